@@ -1,0 +1,223 @@
+//! What people's doors speak, besides [`crate::job`]: bodies, queries, headers and events.
+//!
+//! Calls bear `Authorization: Bearer <API token>`. Errors are [`crate::problem::Problem`]s.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::base64_bytes;
+use crate::id::{ClusterId, ClusterName, ProfileName};
+use crate::job::Job;
+use crate::output::Stream;
+use crate::runner::ProfileSummary;
+
+/// `POST` [`crate::job::JobSpec`] with [`IDEMPOTENCY_KEY`] → 202 [`Job`] with `Location`; 200 if this key made it before.
+/// `GET`, query [`JobsQuery`] → [`JobList`].
+pub const JOBS: &str = "/v1/jobs";
+/// `GET`, query [`JobQuery`] → [`Job`].
+pub const JOB: &str = "/v1/jobs/{id}";
+/// `GET`, query [`EventsQuery`] or header `Last-Event-ID` → `text/event-stream` of [`JobEvent`]s.
+pub const JOB_EVENTS: &str = "/v1/jobs/{id}/events";
+/// `GET`, query [`OutputQuery`] → frames of the output log ([`crate::output`]), `application/octet-stream`.
+pub const JOB_OUTPUT: &str = "/v1/jobs/{id}/output";
+/// `POST` (empty) → 202 [`Job`].
+pub const JOB_CANCEL: &str = "/v1/jobs/{id}/cancel";
+/// `GET` → [`ClusterList`]. `POST` [`AddClusterRequest`] → 201 [`JoinInvitation`].
+pub const CLUSTERS: &str = "/v1/clusters";
+/// `POST` (empty) → 201 [`JoinInvitation`]: another token for a cluster that exists; the earlier ones are void.
+pub const CLUSTER_JOIN_TOKENS: &str = "/v1/clusters/{name}/join-tokens";
+/// `GET` → the OpenAPI document. Needs no token.
+pub const OPENAPI: &str = "/v1/openapi.json";
+/// `GET` → 200 while the process runs. Needs no token.
+pub const HEALTHZ: &str = "/healthz";
+/// `GET` → 200 while it can take jobs, 503 [`Readiness`] otherwise. Needs no token.
+pub const READYZ: &str = "/readyz";
+
+/// Request header: the submitter's own key for a job, a UUID. The same key with the same body is the
+/// same job; with another body it is refused
+/// (draft-ietf-httpapi-idempotency-key-header).
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Header of every response: the dispatcher's version. What lacks it is no dispatcher.
+pub const SERVER_VERSION: &str = "invoke-version";
+
+/// Response header of [`JOB_OUTPUT`]: the position after the body's last byte.
+pub const OUTPUT_END: &str = "invoke-output-end";
+
+/// Which jobs to list: the newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+pub struct JobsQuery {
+    /// Only jobs of this cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterName>,
+    /// How many, 1 to 500; 50 if silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Only jobs before this one: the last id of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<crate::id::JobId>,
+}
+
+/// A page of jobs, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct JobList {
+    /// The jobs.
+    pub jobs: Vec<Job>,
+    /// What to pass as `before` for the next page; `None` on the last.
+    pub next: Option<crate::id::JobId>,
+}
+
+/// How long to wait for news of a job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+pub struct JobQuery {
+    /// Answer when the job's `version` or `log_bytes` has passed what `version` and `log_bytes` say
+    /// here, or the job is over, or these seconds are; at most 60, 0 if silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<u64>,
+    /// The version that the caller has seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<i64>,
+    /// How much of the output log the caller has seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bytes: Option<u64>,
+}
+
+/// Where in the output log to begin.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+pub struct EventsQuery {
+    /// A position between two frames, as an earlier event gave it; 0 if silent. The header
+    /// `Last-Event-ID` comes before it.
+    #[serde(default)]
+    pub from: u64,
+}
+
+/// Which part of the output log. At most 8 MiB are answered at once: ask on from [`OUTPUT_END`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+pub struct OutputQuery {
+    /// A position between two frames; 0 if silent.
+    #[serde(default)]
+    pub from: u64,
+}
+
+/// One server-sent event. The event's `id` is the position in the output log up to which everything
+/// was sent; its `event` is the variant's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum JobEvent {
+    /// The job has changed; the first event of every stream.
+    Job {
+        /// As it is now.
+        job: Box<Job>,
+    },
+    /// The command printed something.
+    Output {
+        /// Where.
+        stream: Stream,
+        /// What.
+        #[serde(with = "base64_bytes")]
+        #[cfg_attr(feature = "openapi", schema(value_type = String, content_encoding = "base64"))]
+        data: Vec<u8>,
+    },
+    /// The job is over and all of its stored output was sent; nothing follows.
+    End {
+        /// As it is for ever.
+        job: Box<Job>,
+    },
+}
+
+/// A cluster to be added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AddClusterRequest {
+    /// What to call it.
+    pub name: ClusterName,
+}
+
+/// What the cluster's owner needs to install a runner.
+#[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct JoinInvitation {
+    /// The cluster's id.
+    pub cluster: ClusterId,
+    /// What it is called.
+    pub name: ClusterName,
+    /// Good once, for one key, until `expires_at`. Shown here and never again.
+    pub join_token: String,
+    /// When it ends: 15 minutes after it was made.
+    pub expires_at: Timestamp,
+    /// Where the runner finds the dispatcher.
+    pub dispatcher_url: String,
+    /// The certificate authority of that address, PEM; `None` if it is one that every system knows.
+    pub dispatcher_ca_pem: Option<String>,
+}
+
+/// The clusters that the caller may see, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ClusterList {
+    /// The clusters.
+    pub clusters: Vec<Cluster>,
+}
+
+/// A cluster as it is seen from here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Cluster {
+    /// Its id.
+    pub id: ClusterId,
+    /// Its name.
+    pub name: ClusterName,
+    /// Whether its runner speaks.
+    pub state: ClusterState,
+    /// The version of the runner that spoke last.
+    pub runner_version: Option<String>,
+    /// When a runner spoke last.
+    pub last_contact: Option<Timestamp>,
+    /// How long ago that is, in seconds, by the dispatcher's clock.
+    pub last_contact_seconds: Option<u64>,
+    /// The profiles that it offers, by name.
+    pub profiles: Vec<ProfileSummary>,
+    /// Jobs that are not over.
+    pub open_jobs: u64,
+}
+
+impl Cluster {
+    /// Whether it offers a profile; `None` while nobody knows.
+    #[must_use]
+    pub fn offers(&self, profile: &ProfileName) -> Option<bool> {
+        self.last_contact?;
+        Some(self.profiles.iter().any(|offered| offered.name == *profile))
+    }
+}
+
+/// Whether a cluster's runner speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ClusterState {
+    /// A runner spoke within [`OFFLINE_AFTER_SECONDS`].
+    Connected,
+    /// A runner spoke once, but not lately.
+    Offline,
+    /// No runner has spoken yet.
+    NeverConnected,
+}
+
+/// A cluster whose runner has not spoken for this long is offline. Runners speak every 10 seconds.
+pub const OFFLINE_AFTER_SECONDS: u64 = 30;
+
+/// What the dispatcher can do now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Readiness {
+    /// Whether it answers from its store.
+    pub store: bool,
+    /// Whether it is connected to its broker. Jobs are accepted without: they wait in the store.
+    pub broker: bool,
+}

@@ -1,0 +1,191 @@
+//! A job as it is asked for ([`JobSpec`]) and as it is shown ([`Job`]).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::command::Command;
+use crate::id::{ClusterName, JobId, PodUid, ProfileName, RunnerId};
+use crate::output::{EndCause, IncompleteReason, OutputComplete, ResourceUsage, StreamSummary};
+use crate::state::{JobState, Reason, Started, StateName};
+
+/// How long a job waits for its start if its submitter does not say, in seconds.
+pub const DEFAULT_START_WITHIN_SECONDS: u64 = 15 * 60;
+
+/// The longest that a job may wait for its start, in seconds: a week.
+pub const MAX_START_WITHIN_SECONDS: u64 = 7 * 24 * 60 * 60;
+
+/// What a person asks for: the body of `POST /v1/jobs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct JobSpec {
+    /// What to run.
+    pub command: Command,
+    /// Where; may be left out where there is only one cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterName>,
+    /// How, by the name that the cluster's owner gave it; `default` if silent.
+    #[serde(default = "ProfileName::default_profile")]
+    pub profile: ProfileName,
+    /// For how long the job may wait for its start, in seconds, by the dispatcher's clock;
+    /// [`DEFAULT_START_WITHIN_SECONDS`] if silent, at most [`MAX_START_WITHIN_SECONDS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_within_seconds: Option<u64>,
+    /// For how long the command may run, in seconds; the profile's maximum if silent, and never more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_timeout_seconds: Option<u64>,
+}
+
+/// A job, as everybody who may read it sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// Where it runs.
+    pub cluster: ClusterName,
+    /// How it runs.
+    pub profile: ProfileName,
+    /// What it runs.
+    pub command: Command,
+    /// Who submitted it.
+    pub submitted_by: String,
+    /// Where it stands.
+    pub state: StateName,
+    /// The code of a command that ended: its own, or 128 and the number of the signal that killed it.
+    pub exit_code: Option<u8>,
+    /// Who ended the command, once it ended.
+    pub cause: Option<EndCause>,
+    /// Whether the command started, as far as anyone can know.
+    pub started: Started,
+    /// `yes` or `no` once the job is over.
+    pub output_complete: Option<Completeness>,
+    /// Why output is missing, if it is.
+    pub output_incomplete_reason: Option<IncompleteReason>,
+    /// Why the job ended without an exit record, if it did.
+    pub reason: Option<Reason>,
+    /// What a job that has not started waits for.
+    pub waiting: Option<Reason>,
+    /// Who cancelled it, if somebody did.
+    pub cancelled_by: Option<String>,
+    /// When what happened.
+    pub times: Times,
+    /// How much of the output log is stored, in bytes with frame headers.
+    pub log_bytes: u64,
+    /// The whole of stdout, by the shim's word, once the command ended.
+    pub stdout: Option<StreamSummary>,
+    /// The whole of stderr, by the shim's word, once the command ended.
+    pub stderr: Option<StreamSummary>,
+    /// What the command cost, once it ended.
+    pub usage: Option<ResourceUsage>,
+    /// The replica of the runner that took it.
+    pub runner: Option<RunnerId>,
+    /// The pod that holds the permit to run it.
+    pub pod: Option<PodUid>,
+    /// Grows with every change: what a long-poll waits to see pass.
+    pub version: i64,
+}
+
+/// When what happened to a job. Times of the dispatcher's clock, but for the two of the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Times {
+    /// When it was accepted.
+    pub submitted: Timestamp,
+    /// The last moment at which it may start.
+    pub start_deadline: Timestamp,
+    /// When it was permitted to start.
+    pub permitted: Option<Timestamp>,
+    /// When the command was executed, by its node's clock.
+    pub started: Option<Timestamp>,
+    /// When the command was gone, by its node's clock.
+    pub finished: Option<Timestamp>,
+    /// When the job was over.
+    pub ended: Option<Timestamp>,
+}
+
+/// Yes or no, as it is written in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say all there is")]
+pub enum Completeness {
+    Yes,
+    No,
+}
+
+/// What the dispatcher keeps of a job besides its state, to show it with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobFacts {
+    /// Its id.
+    pub id: JobId,
+    /// Where it runs.
+    pub cluster: ClusterName,
+    /// How it runs.
+    pub profile: ProfileName,
+    /// What it runs.
+    pub command: Command,
+    /// Who submitted it.
+    pub submitted_by: String,
+    /// When it was accepted.
+    pub submitted: Timestamp,
+    /// The last moment at which it may start.
+    pub start_deadline: Timestamp,
+    /// When it was permitted to start, kept when the state no longer says it.
+    pub permitted: Option<Timestamp>,
+    /// The replica that took it, kept when the state no longer says it.
+    pub runner: Option<RunnerId>,
+    /// The pod that holds the permit, kept when the state no longer says it.
+    pub pod: Option<PodUid>,
+    /// How much of the output log is stored.
+    pub log_bytes: u64,
+    /// Grows with every change.
+    pub version: i64,
+}
+
+impl Job {
+    /// The view of a job in a state. `waiting` is what a job that has not started waits for.
+    #[must_use]
+    pub fn new(facts: JobFacts, state: &JobState, waiting: Option<Reason>) -> Self {
+        let exit = state.exit_record();
+        let (output_complete, output_incomplete_reason) = match state.output_complete() {
+            None => (None, None),
+            Some(OutputComplete::Yes) => (Some(Completeness::Yes), None),
+            Some(OutputComplete::No(reason)) => (Some(Completeness::No), Some(reason)),
+        };
+        let cancelled_by = match state {
+            JobState::Cancelling { by, .. } | JobState::Cancelled { by, .. } => Some(by.clone()),
+            _ => None,
+        };
+        Self {
+            id: facts.id,
+            cluster: facts.cluster,
+            profile: facts.profile,
+            command: facts.command,
+            submitted_by: facts.submitted_by,
+            state: state.name(),
+            exit_code: exit.map(|exit| exit.status.code()),
+            cause: exit.map(|exit| exit.cause),
+            started: state.started(),
+            output_complete,
+            output_incomplete_reason,
+            reason: state.reason().cloned(),
+            waiting,
+            cancelled_by,
+            times: Times {
+                submitted: facts.submitted,
+                start_deadline: facts.start_deadline,
+                permitted: facts.permitted,
+                started: exit.map(|exit| exit.started_at),
+                finished: exit.map(|exit| exit.finished_at),
+                ended: state.ended_at(),
+            },
+            log_bytes: facts.log_bytes,
+            stdout: exit.map(|exit| exit.stdout.clone()),
+            stderr: exit.map(|exit| exit.stderr.clone()),
+            usage: exit.map(|exit| exit.usage),
+            runner: facts.runner,
+            pod: facts.pod,
+            version: facts.version,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! How a door refuses: problem details (RFC 9457), `application/problem+json`.
+
+use serde::{Deserialize, Serialize};
+
+/// The media type.
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Problem {
+    /// `https://invoke.dev/problems/<code>`: a name, not a page that must exist.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Which problem it is; stable, for programs.
+    pub code: ProblemCode,
+    /// The kind of problem in a few words; the same for every one of its kind.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened, to which object, why, and what to do now: for people.
+    pub detail: String,
+    /// The request that was refused, as the logs name it.
+    pub request_id: String,
+}
+
+macro_rules! problem_codes {
+    ($($variant:ident = $code:literal, $status:literal, $title:literal;)*) => {
+        /// Which problem it is. A reader that does not know a code takes it for [`ProblemCode::Unknown`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        #[serde(rename_all = "snake_case")]
+        pub enum ProblemCode {
+            $(#[doc = $title] $variant,)*
+            /// One that was made after this program.
+            #[serde(other)]
+            Unknown,
+        }
+
+        impl ProblemCode {
+            /// The code as it is written.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* Self::Unknown => "unknown" }
+            }
+
+            /// The HTTP status that it comes with.
+            #[must_use]
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$variant => $status,)* Self::Unknown => 500 }
+            }
+
+            /// Its title.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)* Self::Unknown => "Unknown problem" }
+            }
+        }
+    };
+}
+
+problem_codes! {
+    InvalidRequest = "invalid_request", 400, "The request cannot be understood";
+    InvalidCommand = "invalid_command", 422, "The command cannot be run";
+    InvalidId = "invalid_id", 400, "That is not an id";
+    Unauthenticated = "unauthenticated", 401, "No valid credential";
+    Forbidden = "forbidden", 403, "Not allowed";
+    NoSuchRoute = "no_such_route", 404, "There is nothing at this path";
+    MethodNotAllowed = "method_not_allowed", 405, "This path has no such method";
+    JobNotFound = "job_not_found", 404, "No such job";
+    UnknownCluster = "unknown_cluster", 404, "No such cluster";
+    ClusterRequired = "cluster_required", 422, "More than one cluster";
+    NoClusters = "no_clusters", 422, "No clusters";
+    ClusterExists = "cluster_exists", 409, "The cluster exists already";
+    UnknownProfile = "unknown_profile", 422, "No such profile";
+    InvalidDeadline = "invalid_deadline", 422, "The deadline is out of range";
+    IdempotencyKeyReused = "idempotency_key_reused", 422, "The idempotency key was used for another job";
+    JobOver = "job_over", 409, "The job is over";
+    NotStarted = "not_started", 409, "The command was never started";
+    OtherPod = "other_pod", 409, "The command was started in another pod";
+    Contradiction = "contradiction", 409, "Another end is on record";
+    OutputGap = "output_gap", 409, "The output does not continue where the stored output ends";
+    InvalidOutput = "invalid_output", 400, "That is no output log";
+    JoinTokenInvalid = "join_token_invalid", 401, "The join token is not valid";
+    TooLarge = "too_large", 413, "The request is too large";
+    Unavailable = "unavailable", 503, "Not now";
+    Internal = "internal", 500, "Something went wrong on our side";
+}
+
+impl Problem {
+    /// A problem with its words.
+    #[must_use]
+    pub fn new(
+        code: ProblemCode,
+        detail: impl Into<String>,
+        request_id: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind: format!("https://invoke.dev/problems/{}", code.as_str()),
+            code,
+            title: code.title().to_owned(),
+            status: code.status(),
+            detail: detail.into(),
+            request_id: request_id.into(),
+        }
+    }
+}

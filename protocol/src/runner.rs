@@ -1,0 +1,264 @@
+//! What a runner and the dispatcher say to each other, under [`PREFIX`].
+//!
+//! Every call but [`ENROL`] bears `Authorization: Bearer <JWT>`: a token that the runner signs itself
+//! with its cluster's key (RFC 7519, RFC 8037 EdDSA), with the claims [`TokenClaims`].
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::base64_bytes;
+use crate::envelope::Envelope;
+use crate::id::{ClusterId, ClusterName, JobId, PodUid, ProfileName, RunnerId};
+use crate::output::ExitRecord;
+use crate::state::Reason;
+
+/// Where the runners' doors begin.
+pub const PREFIX: &str = "/v1/runner";
+/// `POST` [`EnrolRequest`] → [`Enrolment`]. The one call without a token: the join token is in it.
+pub const ENROL: &str = "/v1/runner/enrol";
+/// `POST` (empty) → [`AmqpCredential`].
+pub const AMQP_CREDENTIAL: &str = "/v1/runner/amqp-credential";
+/// `POST` [`ContactRequest`] → [`ContactResponse`], held back until there is news or the wait is over.
+pub const CONTACT: &str = "/v1/runner/contact";
+/// `POST` (empty) → [`Claim`].
+pub const CLAIM: &str = "/v1/runner/jobs/{id}/claim";
+/// `POST` [`PermitRequest`] → [`Permit`].
+pub const PERMIT: &str = "/v1/runner/jobs/{id}/permit";
+/// `POST` [`Report`] → 204.
+pub const REPORT: &str = "/v1/runner/jobs/{id}/report";
+/// `PUT`, query [`OutputQuery`], body: whole frames of the output log → [`OutputAck`].
+pub const OUTPUT: &str = "/v1/runner/jobs/{id}/output";
+/// `POST` [`CompleteRequest`] → 204 when the end is on record; 409 `contradiction` or `over` are final too.
+pub const COMPLETE: &str = "/v1/runner/jobs/{id}/complete";
+
+/// `aud` of a runner's token.
+pub const TOKEN_AUDIENCE: &str = "invoke-dispatcher";
+
+/// The longest life of a runner's token, in seconds: `exp` minus `iat`.
+pub const MAX_TOKEN_LIFETIME_SECONDS: i64 = 300;
+
+/// Claims of the token that a runner signs for itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenClaims {
+    /// The cluster whose key signs.
+    pub sub: ClusterId,
+    /// [`TOKEN_AUDIENCE`].
+    pub aud: String,
+    /// When it was made, in seconds since 1970.
+    pub iat: i64,
+    /// When it ends, at most [`MAX_TOKEN_LIFETIME_SECONDS`] later.
+    pub exp: i64,
+    /// The replica that speaks.
+    pub runner: RunnerId,
+}
+
+/// A runner's first words.
+#[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EnrolRequest {
+    /// The one-time token that `invoke clusters add` printed.
+    pub join_token: String,
+    /// The cluster's Ed25519 public key, 32 bytes. The private one was made in the cluster and stays.
+    #[serde(with = "base64_bytes")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, content_encoding = "base64"))]
+    pub public_key: Vec<u8>,
+}
+
+/// Who the cluster is from now on, and whose orders it follows. The same token with the same key may
+/// be presented again and gets the same answer; with another key it is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Enrolment {
+    /// The cluster's id.
+    pub cluster: ClusterId,
+    /// What people call it.
+    pub name: ClusterName,
+    /// The keys that sign orders. The runner pins them: it learns no others later.
+    pub signing_keys: Vec<SigningKey>,
+}
+
+/// A key that signs orders.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SigningKey {
+    /// The first 16 hexadecimal digits of the SHA-256 of the public key.
+    pub key_id: String,
+    /// Ed25519, 32 bytes.
+    #[serde(with = "base64_bytes")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, content_encoding = "base64"))]
+    pub public_key: Vec<u8>,
+}
+
+/// How to reach the cluster's own queue.
+#[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AmqpCredential {
+    /// `amqps://host:port/vhost`, without a user.
+    pub url: String,
+    /// The user, which can read the cluster's queue and nothing else.
+    pub username: String,
+    /// Its password.
+    pub password: String,
+    /// The certificate authority of the broker, PEM; `None` if it is one that every system knows.
+    pub ca_pem: Option<String>,
+    /// The queue to consume.
+    pub queue: String,
+}
+
+/// "I am here", every few seconds from every replica. Held back by the dispatcher for up to
+/// [`ContactRequest::wait_seconds`] while the cancellations are the ones that the runner knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ContactRequest {
+    /// The runner's version.
+    pub version: String,
+    /// The profiles that it offers.
+    pub profiles: Vec<ProfileSummary>,
+    /// The jobs that it knows are to be cancelled, sorted.
+    pub cancelling: Vec<JobId>,
+    /// For how long the answer may be held back, in seconds; at most 30.
+    pub wait_seconds: u64,
+}
+
+/// What a submitter needs to know of a profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ProfileSummary {
+    /// Its name.
+    pub name: ProfileName,
+    /// For how long its commands may run, in seconds.
+    pub max_run_seconds: u64,
+}
+
+/// What the runner must know now: the whole list, not what changed in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ContactResponse {
+    /// All running jobs of the cluster that are to be cancelled, sorted.
+    pub cancelling: Vec<JobId>,
+}
+
+/// What a runner may do with an order that it was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Claim {
+    /// Make its pod, or adopt the one that exists.
+    Yours,
+    /// The command was permitted to start: acknowledge the message, leave the pod alone.
+    Started,
+    /// The job is over, or there is none: acknowledge the message, delete the pod if there is one.
+    Over,
+}
+
+/// A shim that proved which pod it is wants to start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PermitRequest {
+    /// The pod, by the API server's word (TokenReview).
+    pub pod: PodUid,
+}
+
+/// The answer to it. Refusals are answers, not errors: the pod is to be deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "permit", rename_all = "snake_case")]
+pub enum Permit {
+    /// Start. The order comes along, for a replica that was not delivered the message; it is
+    /// verified again.
+    Granted {
+        /// The signed order.
+        envelope: Envelope,
+        /// For how long, in seconds from now, the permit is good: a shim that gets it later must not start.
+        start_within_seconds: u64,
+        /// How much of the output log is stored already: 0, unless this pod was granted it before.
+        log_bytes: u64,
+    },
+    /// Do not start.
+    Refused {
+        /// Why.
+        why: PermitRefusal,
+    },
+}
+
+/// Why a command may not start in a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum PermitRefusal {
+    /// The job is over.
+    Over,
+    /// It was permitted to start in another pod.
+    OtherPod,
+    /// Its start deadline is over.
+    TooLate,
+}
+
+/// What a runner saw of a job, besides its output and its end. Each may be repeated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Report {
+    /// The pod exists.
+    PodCreated,
+    /// The job is not getting on, and this is why; it may yet.
+    Waiting {
+        /// Why.
+        reason: Reason,
+    },
+    /// The runner refuses the order.
+    Rejected {
+        /// Why.
+        reason: Reason,
+    },
+    /// The pod cannot start, or is gone without an exit record.
+    PodFailed {
+        /// The pod, where there was one.
+        pod: Option<PodUid>,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// Where an upload begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputQuery {
+    /// The pod that the output is of.
+    pub pod: PodUid,
+    /// The position in the output log of the body's first byte.
+    pub from: u64,
+}
+
+/// How far the output log is stored, durably: what comes next begins there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OutputAck {
+    /// The position after the last stored byte.
+    pub log_bytes: u64,
+}
+
+/// The end of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CompleteRequest {
+    /// The pod that it ran in.
+    pub pod: PodUid,
+    /// The shim's word.
+    pub exit: ExitRecord,
+}
+
+/// How a runner's contact with a dispatcher looks from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LastContact {
+    /// When, by the dispatcher's clock.
+    pub at: Timestamp,
+    /// The runner's version.
+    pub version: String,
+}
+
+/// Fills an id into one of the paths above.
+#[must_use]
+pub fn path(template: &str, job: JobId) -> String {
+    template.replace("{id}", &job.to_string())
+}

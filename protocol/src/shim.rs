@@ -1,0 +1,62 @@
+//! What a shim and its runner say to each other: HTTP/1.1 over TLS, inside the cluster.
+//!
+//! Every call bears `Authorization: Bearer <token>`: the pod's projected ServiceAccount token with the
+//! audience [`crate::topology::SHIM_TOKEN_AUDIENCE`], read from [`TOKEN_FILE`] each time, because the
+//! kubelet renews it. TokenReview tells the runner which pod speaks; nothing that a shim says of
+//! itself is believed. A shim may ask any replica at any time; no replica remembers it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::Command;
+use crate::id::JobId;
+
+/// `POST` (empty) → [`Assignment`], once the permit is granted; 410 if the shim must end without
+/// running anything; 503 with `Retry-After` to ask again.
+pub const ASSIGNMENT: &str = "/v1/shim/assignment";
+/// `PUT ?from=N`, body: whole frames of the output log → [`crate::runner::OutputAck`]; 410 if nobody wants it any more.
+pub const OUTPUT: &str = "/v1/shim/output";
+/// `GET` → [`Orders`], held back until there is something to do or about 20 seconds are over.
+pub const ORDERS: &str = "/v1/shim/orders";
+/// `POST` [`crate::output::ExitRecord`] → 204 when the end is on record; 410 if nobody wants it any more.
+pub const EXIT: &str = "/v1/shim/exit";
+
+/// Environment of the shim: where its runner listens, `IP:port`.
+pub const ENV_RUNNER_ADDRESS: &str = "INVOKE_RUNNER_ADDRESS";
+/// Environment of the shim: the certificate authority of its runner's door, PEM.
+pub const ENV_RUNNER_CA: &str = "INVOKE_RUNNER_CA";
+
+/// Where the pod's token for its runner is mounted.
+pub const TOKEN_FILE: &str = "/var/run/secrets/invoke.dev/runner/token";
+/// Where the shim keeps its marker and its spool: an `emptyDir` of the pod.
+pub const STATE_DIR: &str = "/run/invoke";
+/// The command's current folder when it starts: an `emptyDir` of the pod.
+pub const WORK_DIR: &str = "/work";
+/// The command's home: an `emptyDir` of the pod.
+pub const HOME_DIR: &str = "/home/invoke";
+
+/// The shim's own exit code when it refuses a second start, or is told not to start at all.
+pub const EXIT_REFUSED: u8 = 125;
+
+/// The one thing that a shim runs in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The job.
+    pub job: JobId,
+    /// What to run.
+    pub command: Command,
+    /// Environment of the command besides the pod's own.
+    pub environment: Vec<(String, String)>,
+    /// For how long, in seconds from the moment at which the shim asked, it may still start.
+    pub start_within_seconds: u64,
+    /// For how long the command may run, in seconds; then SIGTERM, the grace, SIGKILL.
+    pub run_timeout_seconds: u64,
+    /// From SIGTERM to SIGKILL, in seconds.
+    pub grace_seconds: u64,
+}
+
+/// What the shim must know now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orders {
+    /// Stop the command: SIGTERM, the grace, SIGKILL, to its whole process group.
+    pub cancel: bool,
+}

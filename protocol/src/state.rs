@@ -1,0 +1,954 @@
+//! The states of a job and the only ways between them.
+//!
+//! ```text
+//!                    claim          pod made          permit
+//!          Queued ─────────▶ Claimed ─────▶ Starting ─────────▶ Running ◀──▶ ContactLost
+//!            │                  │              │                  │  │cancel       │
+//!            ├──────────────────┴──────────────┤                  │  ▼             │
+//!            │ never started:                  │                  │ Cancelling ◀───┘
+//!            ▼                                 ▼                  ▼  ▼
+//!   Expired  Cancelled  Rejected  InfraFailed        Succeeded  Failed  TimedOut  Cancelled  Lost
+//! ```
+//!
+//! **The permit is the start.** It is granted once, for one pod, before the start deadline; every
+//! path that ends a job without one may say "never started" with certainty, and every path after one
+//! may not. A cancel is applied to the same state by the same compare-and-set, so exactly one wins.
+//!
+//! Reports are repeated whenever an answer was lost. An event that changes nothing returns the same
+//! state; one that contradicts what is known is refused, never merged.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{PodUid, RunnerId};
+use crate::output::{EndCause, ExitRecord, ExitStatus, IncompleteReason, OutputComplete};
+
+/// What is known of a job now. Each variant holds exactly what is known then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum JobState {
+    /// Stored. It waits for a runner of its cluster.
+    Queued,
+    /// A runner has verified the order and will make a pod.
+    Claimed {
+        /// The replica that did.
+        runner: RunnerId,
+        /// When.
+        since: Timestamp,
+    },
+    /// The pod exists; its shim has no permit yet.
+    Starting {
+        /// The replica that made it.
+        runner: RunnerId,
+        /// When.
+        since: Timestamp,
+    },
+    /// The command was permitted to start in this pod, and in no other for ever.
+    Running {
+        /// The pod.
+        pod: PodUid,
+        /// When the permit was granted.
+        since: Timestamp,
+    },
+    /// As running, but nobody in the cluster has spoken for it lately.
+    ContactLost {
+        /// The pod.
+        pod: PodUid,
+        /// When the permit was granted.
+        started: Timestamp,
+        /// Since when there has been silence.
+        since: Timestamp,
+    },
+    /// A running command is to be stopped.
+    Cancelling {
+        /// The pod.
+        pod: PodUid,
+        /// When the permit was granted.
+        started: Timestamp,
+        /// Who asked.
+        by: String,
+        /// When they asked.
+        since: Timestamp,
+    },
+    /// The command exited with 0, by itself.
+    Succeeded {
+        /// The shim's word.
+        exit: ExitRecord,
+        /// Whether the output is all there.
+        output: OutputComplete,
+        /// When the dispatcher learned of it.
+        at: Timestamp,
+    },
+    /// The command exited with another code or was killed, not by us.
+    Failed {
+        /// The shim's word.
+        exit: ExitRecord,
+        /// Whether the output is all there.
+        output: OutputComplete,
+        /// When the dispatcher learned of it.
+        at: Timestamp,
+    },
+    /// The command ran longer than it was allowed and was stopped.
+    TimedOut {
+        /// The shim's word.
+        exit: ExitRecord,
+        /// Whether the output is all there.
+        output: OutputComplete,
+        /// When the dispatcher learned of it.
+        at: Timestamp,
+    },
+    /// Somebody stopped it.
+    Cancelled {
+        /// Who.
+        by: String,
+        /// How the command ended; `None` if it never started.
+        exit: Option<ExitRecord>,
+        /// Whether the output is all there.
+        output: OutputComplete,
+        /// When it was over.
+        at: Timestamp,
+    },
+    /// It was not started before its start deadline, and never will be.
+    Expired {
+        /// What it was waiting for at that moment.
+        reason: Reason,
+        /// When.
+        at: Timestamp,
+    },
+    /// The cluster refused it. It never started.
+    Rejected {
+        /// Why.
+        reason: Reason,
+        /// When.
+        at: Timestamp,
+    },
+    /// The machinery failed before the command could start. It never started.
+    InfraFailed {
+        /// Why.
+        reason: Reason,
+        /// When.
+        at: Timestamp,
+    },
+    /// It was permitted to start, and nobody can say how it ended.
+    Lost {
+        /// Why.
+        reason: Reason,
+        /// When the dispatcher gave up.
+        at: Timestamp,
+    },
+}
+
+/// What can happen to a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A runner of the job's cluster took the order.
+    Claim {
+        /// The replica.
+        runner: RunnerId,
+    },
+    /// A runner made, or adopted, the job's pod.
+    PodCreated {
+        /// The replica.
+        runner: RunnerId,
+    },
+    /// A shim that proved which pod it is asks to start the command.
+    Permit {
+        /// The pod.
+        pod: PodUid,
+        /// The last moment at which the job may start.
+        start_deadline: Timestamp,
+    },
+    /// A person wants it stopped.
+    Cancel {
+        /// Who.
+        by: String,
+    },
+    /// The shim reports the end.
+    Exit {
+        /// The pod that reports.
+        pod: PodUid,
+        /// Its word.
+        exit: ExitRecord,
+        /// How much of the output log is stored.
+        stored: u64,
+    },
+    /// The runner refuses the order.
+    Reject {
+        /// Why.
+        reason: Reason,
+    },
+    /// The runner gives up on the pod: it cannot start, or it is gone without an exit record.
+    PodFailed {
+        /// The pod, where there was one.
+        pod: Option<PodUid>,
+        /// Why.
+        reason: Reason,
+    },
+    /// The start deadline is over.
+    StartDeadline {
+        /// What it was waiting for.
+        reason: Reason,
+    },
+    /// Nobody in the cluster has spoken for a running job for a while.
+    Silence,
+    /// Somebody has again.
+    Contact,
+    /// The dispatcher gives a started job up: it has been silent beyond every deadline.
+    GiveUp {
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// Why an event does not apply. Nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The job is in a terminal state.
+    #[error("the job is over")]
+    Over,
+    /// The command was permitted to start already.
+    #[error("the command has been started already")]
+    AlreadyStarted,
+    /// The command was permitted to start in another pod.
+    #[error("the command was started in another pod")]
+    OtherPod,
+    /// It can no longer start.
+    #[error("the start deadline is over")]
+    TooLate,
+    /// No command was permitted to start, so none can have ended.
+    #[error("the command was never started")]
+    NotStarted,
+    /// Another end was recorded before. Somebody reports what is not true: raise an alarm.
+    #[error("another end of this job is on record")]
+    Contradiction,
+}
+
+/// What is certain about whether the command started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Started {
+    /// A shim says it did.
+    Yes,
+    /// It was never permitted to.
+    No,
+    /// It was permitted to, and nobody has said that it did.
+    Unknown,
+}
+
+/// A reason from a closed list, with a sentence for people that carries the component's own words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Reason {
+    /// Which.
+    pub code: ReasonCode,
+    /// What happened, to which object, and the component's own words for it. At most
+    /// [`Reason::MAX_MESSAGE_CHARS`] characters.
+    pub message: String,
+}
+
+impl Reason {
+    /// The longest message, in characters: an event of Kubernetes has at most 1,024.
+    pub const MAX_MESSAGE_CHARS: usize = 2048;
+
+    /// A reason with its words, cut to [`Reason::MAX_MESSAGE_CHARS`].
+    #[must_use]
+    pub fn new(code: ReasonCode, message: impl AsRef<str>) -> Self {
+        Self {
+            code,
+            message: message
+                .as_ref()
+                .chars()
+                .take(Self::MAX_MESSAGE_CHARS)
+                .collect(),
+        }
+    }
+}
+
+/// Why a job waits, or what it died of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ReasonCode {
+    /// No runner has ever connected for this cluster.
+    ClusterNeverConnected,
+    /// The cluster's runner has not spoken for a while.
+    ClusterOffline,
+    /// It is on its way: nothing is known to be wrong.
+    OnItsWay,
+    /// The runner has as many jobs as it takes at once.
+    RunnerBusy,
+    /// The scheduler finds no node.
+    PodUnschedulable,
+    /// The kubelet cannot get the image.
+    ImagePull,
+    /// The kubelet cannot make the container.
+    ContainerCreate,
+    /// The pod's image or sandbox is being prepared.
+    PodStarting,
+    /// Kubernetes refused the pod: a quota, Pod Security, a policy or a webhook, in its own words.
+    PodRefused,
+    /// The cluster has no such profile.
+    UnknownProfile,
+    /// The order's signature is not of a key that this cluster trusts.
+    Signature,
+    /// The order is for another cluster.
+    WrongCluster,
+    /// The order's form is newer than the runner.
+    UnsupportedVersion,
+    /// The pod ended and no exit record came.
+    PodFailed,
+    /// A container of the pod was killed for its memory.
+    OutOfMemory,
+    /// The pod is gone: deleted by hand, or with its node.
+    PodGone,
+    /// Kubernetes told the pod to stop while the command ran.
+    PodTerminated,
+    /// The run deadline is long over and nobody in the cluster says anything.
+    NoReport,
+}
+
+impl JobState {
+    /// Applies what happened at `now`.
+    ///
+    /// # Guarantees
+    /// A terminal state never changes. An event that says what is known already returns the same
+    /// state, so repeated reports are harmless.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why the event does not apply.
+    pub fn on(self, event: Event, now: Timestamp) -> Result<Self, Refusal> {
+        match event {
+            Event::Claim { runner } => self.claim(runner, now),
+            Event::PodCreated { runner } => self.pod_created(runner, now),
+            Event::Permit {
+                pod,
+                start_deadline,
+            } => self.permit(pod, start_deadline, now),
+            Event::Cancel { by } => self.cancel(by, now),
+            Event::Exit { pod, exit, stored } => self.exit(pod, exit, stored, now),
+            Event::Reject { reason } => self.end_unstarted(Self::Rejected { reason, at: now }),
+            Event::PodFailed { pod, reason } => self.pod_failed(pod, reason, now),
+            Event::StartDeadline { reason } => {
+                self.end_unstarted(Self::Expired { reason, at: now })
+            }
+            Event::Silence => self.silence(now),
+            Event::Contact => self.contact(),
+            Event::GiveUp { reason } => self.give_up(reason, now),
+        }
+    }
+
+    fn claim(self, runner: RunnerId, now: Timestamp) -> Result<Self, Refusal> {
+        match self {
+            // Any replica of the cluster may take over from one that was killed after its claim.
+            Self::Queued | Self::Claimed { .. } => Ok(Self::Claimed { runner, since: now }),
+            Self::Starting { since, .. } => Ok(Self::Starting { runner, since }),
+            other => Err(other.refuse_before_start()),
+        }
+    }
+
+    fn pod_created(self, runner: RunnerId, now: Timestamp) -> Result<Self, Refusal> {
+        match self {
+            Self::Queued | Self::Claimed { .. } => Ok(Self::Starting { runner, since: now }),
+            Self::Starting { .. } => Ok(self),
+            other => Err(other.refuse_before_start()),
+        }
+    }
+
+    fn permit(
+        self,
+        pod: PodUid,
+        start_deadline: Timestamp,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        match self {
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. } if now > start_deadline => {
+                Err(Refusal::TooLate)
+            }
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => {
+                Ok(Self::Running { pod, since: now })
+            }
+            // The answer to the first permit was lost: the same pod may hear it again.
+            Self::Running { pod: holder, .. }
+            | Self::ContactLost { pod: holder, .. }
+            | Self::Cancelling { pod: holder, .. } => {
+                if holder == pod {
+                    Ok(self)
+                } else {
+                    Err(Refusal::OtherPod)
+                }
+            }
+            _ => Err(Refusal::Over),
+        }
+    }
+
+    fn cancel(self, by: String, now: Timestamp) -> Result<Self, Refusal> {
+        match self {
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => Ok(Self::Cancelled {
+                by,
+                exit: None,
+                output: OutputComplete::Yes,
+                at: now,
+            }),
+            Self::Running {
+                pod,
+                since: started,
+            }
+            | Self::ContactLost { pod, started, .. } => Ok(Self::Cancelling {
+                pod,
+                started,
+                by,
+                since: now,
+            }),
+            Self::Cancelling { .. } | Self::Cancelled { .. } => Ok(self),
+            _ => Err(Refusal::Over),
+        }
+    }
+
+    fn exit(
+        self,
+        pod: PodUid,
+        exit: ExitRecord,
+        stored: u64,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        let by = match &self {
+            Self::Running { pod: holder, .. } | Self::ContactLost { pod: holder, .. }
+                if *holder == pod =>
+            {
+                String::new()
+            }
+            Self::Cancelling {
+                pod: holder, by, ..
+            } if *holder == pod => by.clone(),
+            Self::Running { .. } | Self::ContactLost { .. } | Self::Cancelling { .. } => {
+                return Err(Refusal::OtherPod);
+            }
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => {
+                return Err(Refusal::NotStarted);
+            }
+            // The same record again is how a shim behaves whose acknowledgement was lost.
+            over if over.exit_record() == Some(&exit) => return Ok(self),
+            // Given up before: the record comes too late to change a terminal state, and is no lie.
+            Self::Lost { .. } => return Err(Refusal::Over),
+            _ => return Err(Refusal::Contradiction),
+        };
+        let output = if stored == exit.log_bytes {
+            OutputComplete::Yes
+        } else {
+            OutputComplete::No(IncompleteReason::NotUploaded)
+        };
+        Ok(match (exit.cause, exit.status) {
+            (EndCause::Itself, ExitStatus::Exited(0)) => Self::Succeeded {
+                exit,
+                output,
+                at: now,
+            },
+            (EndCause::Itself, _) => Self::Failed {
+                exit,
+                output,
+                at: now,
+            },
+            (EndCause::RunTimeout, _) => Self::TimedOut {
+                exit,
+                output,
+                at: now,
+            },
+            (EndCause::Cancelled, _) => Self::Cancelled {
+                by,
+                exit: Some(exit),
+                output,
+                at: now,
+            },
+            // A command that was told to stop and then exits with 0 has not done its work.
+            (EndCause::PodTerminated, _) => {
+                let message = "Kubernetes told the pod to stop while the command ran";
+                Self::Lost {
+                    reason: Reason::new(ReasonCode::PodTerminated, message),
+                    at: now,
+                }
+            }
+        })
+    }
+
+    fn pod_failed(
+        self,
+        pod: Option<PodUid>,
+        reason: Reason,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        match self {
+            Self::Running { pod: holder, .. }
+            | Self::ContactLost { pod: holder, .. }
+            | Self::Cancelling { pod: holder, .. } => {
+                if pod == Some(holder) {
+                    Ok(Self::Lost { reason, at: now })
+                } else {
+                    Err(Refusal::OtherPod)
+                }
+            }
+            other => other.end_unstarted(Self::InfraFailed { reason, at: now }),
+        }
+    }
+
+    /// Ends a job that provably never started; the same end again changes nothing.
+    fn end_unstarted(self, end: Self) -> Result<Self, Refusal> {
+        match self {
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => Ok(end),
+            Self::Running { .. } | Self::ContactLost { .. } | Self::Cancelling { .. } => {
+                Err(Refusal::AlreadyStarted)
+            }
+            over if over.name() == end.name() => Ok(over),
+            _ => Err(Refusal::Over),
+        }
+    }
+
+    fn silence(self, now: Timestamp) -> Result<Self, Refusal> {
+        match self {
+            Self::Running {
+                pod,
+                since: started,
+            } => Ok(Self::ContactLost {
+                pod,
+                started,
+                since: now,
+            }),
+            Self::ContactLost { .. } | Self::Cancelling { .. } => Ok(self),
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => Err(Refusal::NotStarted),
+            _ => Err(Refusal::Over),
+        }
+    }
+
+    fn contact(self) -> Result<Self, Refusal> {
+        match self {
+            Self::ContactLost { pod, started, .. } => Ok(Self::Running {
+                pod,
+                since: started,
+            }),
+            Self::Running { .. } | Self::Cancelling { .. } => Ok(self),
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => Err(Refusal::NotStarted),
+            _ => Err(Refusal::Over),
+        }
+    }
+
+    fn give_up(self, reason: Reason, now: Timestamp) -> Result<Self, Refusal> {
+        match self {
+            Self::Running { .. } | Self::ContactLost { .. } | Self::Cancelling { .. } => {
+                Ok(Self::Lost { reason, at: now })
+            }
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => Err(Refusal::NotStarted),
+            Self::Lost { .. } => Ok(self),
+            _ => Err(Refusal::Over),
+        }
+    }
+
+    fn refuse_before_start(&self) -> Refusal {
+        if self.is_terminal() {
+            Refusal::Over
+        } else {
+            Refusal::AlreadyStarted
+        }
+    }
+
+    /// The state's name: what the API, the tables and the metrics call it.
+    #[must_use]
+    pub const fn name(&self) -> StateName {
+        match self {
+            Self::Queued => StateName::Queued,
+            Self::Claimed { .. } => StateName::Claimed,
+            Self::Starting { .. } => StateName::Starting,
+            Self::Running { .. } => StateName::Running,
+            Self::ContactLost { .. } => StateName::ContactLost,
+            Self::Cancelling { .. } => StateName::Cancelling,
+            Self::Succeeded { .. } => StateName::Succeeded,
+            Self::Failed { .. } => StateName::Failed,
+            Self::TimedOut { .. } => StateName::TimedOut,
+            Self::Cancelled { .. } => StateName::Cancelled,
+            Self::Expired { .. } => StateName::Expired,
+            Self::Rejected { .. } => StateName::Rejected,
+            Self::InfraFailed { .. } => StateName::InfraFailed,
+            Self::Lost { .. } => StateName::Lost,
+        }
+    }
+
+    /// Whether nothing can happen to it any more.
+    #[must_use]
+    pub const fn is_terminal(&self) -> bool {
+        self.name().is_terminal()
+    }
+
+    /// Whether the command started, as far as anyone can know.
+    #[must_use]
+    pub const fn started(&self) -> Started {
+        match self {
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => Started::No,
+            Self::Expired { .. } | Self::Rejected { .. } | Self::InfraFailed { .. } => Started::No,
+            Self::Cancelled { exit: None, .. } => Started::No,
+            Self::Running { .. }
+            | Self::ContactLost { .. }
+            | Self::Cancelling { .. }
+            | Self::Lost { .. } => Started::Unknown,
+            Self::Succeeded { .. }
+            | Self::Failed { .. }
+            | Self::TimedOut { .. }
+            | Self::Cancelled { .. } => Started::Yes,
+        }
+    }
+
+    /// Whether the output is all there; `None` until the job is over.
+    #[must_use]
+    pub const fn output_complete(&self) -> Option<OutputComplete> {
+        match self {
+            Self::Succeeded { output, .. } | Self::Failed { output, .. } => Some(*output),
+            Self::TimedOut { output, .. } | Self::Cancelled { output, .. } => Some(*output),
+            Self::Expired { .. } | Self::Rejected { .. } | Self::InfraFailed { .. } => {
+                Some(OutputComplete::Yes)
+            }
+            Self::Lost { .. } => Some(OutputComplete::No(IncompleteReason::PodGone)),
+            _ => None,
+        }
+    }
+
+    /// The shim's word about the end, where there is one.
+    #[must_use]
+    pub const fn exit_record(&self) -> Option<&ExitRecord> {
+        match self {
+            Self::Succeeded { exit, .. }
+            | Self::Failed { exit, .. }
+            | Self::TimedOut { exit, .. } => Some(exit),
+            Self::Cancelled { exit, .. } => exit.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Why it ended without an exit record.
+    #[must_use]
+    pub const fn reason(&self) -> Option<&Reason> {
+        match self {
+            Self::Expired { reason, .. } | Self::Rejected { reason, .. } => Some(reason),
+            Self::InfraFailed { reason, .. } | Self::Lost { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// When it was over; `None` until it is.
+    #[must_use]
+    pub const fn ended_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Succeeded { at, .. } | Self::Failed { at, .. } | Self::TimedOut { at, .. } => {
+                Some(*at)
+            }
+            Self::Cancelled { at, .. } | Self::Expired { at, .. } | Self::Rejected { at, .. } => {
+                Some(*at)
+            }
+            Self::InfraFailed { at, .. } | Self::Lost { at, .. } => Some(*at),
+            _ => None,
+        }
+    }
+}
+
+/// A state without what is known in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+#[expect(
+    missing_docs,
+    reason = "each is documented at the variant of JobState that bears its name"
+)]
+pub enum StateName {
+    Queued,
+    Claimed,
+    Starting,
+    Running,
+    ContactLost,
+    Cancelling,
+    Succeeded,
+    Failed,
+    TimedOut,
+    Cancelled,
+    Expired,
+    Rejected,
+    InfraFailed,
+    Lost,
+}
+
+impl StateName {
+    /// The name as it is written everywhere, such as `contact_lost`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Claimed => "claimed",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::ContactLost => "contact_lost",
+            Self::Cancelling => "cancelling",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::InfraFailed => "infra_failed",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// Whether nothing can happen to a job any more.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        !matches!(
+            self,
+            Self::Queued
+                | Self::Claimed
+                | Self::Starting
+                | Self::Running
+                | Self::ContactLost
+                | Self::Cancelling
+        )
+    }
+}
+
+impl std::fmt::Display for StateName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::output::{ResourceUsage, StreamSummary};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn pod(number: u128) -> PodUid {
+        PodUid::from_uuid(uuid::Uuid::from_u128(number))
+    }
+
+    fn runner() -> RunnerId {
+        RunnerId("runner-0".to_owned())
+    }
+
+    fn exit(status: ExitStatus, cause: EndCause) -> ExitRecord {
+        let summary = StreamSummary {
+            bytes: 0,
+            sha256: "e3b0".to_owned(),
+        };
+        ExitRecord {
+            status,
+            cause,
+            started_at: at(10),
+            finished_at: at(11),
+            log_bytes: 7,
+            stdout: summary.clone(),
+            stderr: summary,
+            usage: ResourceUsage::default(),
+        }
+    }
+
+    fn reason() -> Reason {
+        Reason::new(ReasonCode::PodGone, "gone")
+    }
+
+    fn permit(number: u128) -> Event {
+        Event::Permit {
+            pod: pod(number),
+            start_deadline: at(100),
+        }
+    }
+
+    fn ended(number: u128, status: ExitStatus, cause: EndCause) -> Event {
+        Event::Exit {
+            pod: pod(number),
+            exit: exit(status, cause),
+            stored: 7,
+        }
+    }
+
+    fn running() -> JobState {
+        JobState::Queued.on(permit(1), at(5)).unwrap()
+    }
+
+    #[test]
+    fn the_permit_is_given_once_for_one_pod_and_in_time() {
+        assert_eq!(
+            running().on(permit(1), at(200)),
+            Ok(running()),
+            "a repeated question, also a late one"
+        );
+        assert_eq!(running().on(permit(2), at(6)), Err(Refusal::OtherPod));
+        assert_eq!(
+            JobState::Queued
+                .on(permit(1), at(100))
+                .map(|state| state.name()),
+            Ok(StateName::Running)
+        );
+        assert_eq!(
+            JobState::Queued.on(permit(1), at(101)),
+            Err(Refusal::TooLate)
+        );
+    }
+
+    #[test]
+    fn of_a_cancel_and_a_permit_exactly_one_wins() {
+        let cancel = || Event::Cancel {
+            by: "ada".to_owned(),
+        };
+        let cancelled = JobState::Queued.on(cancel(), at(5)).unwrap();
+        assert_eq!(cancelled.started(), Started::No);
+        assert_eq!(cancelled.on(permit(1), at(6)), Err(Refusal::Over));
+
+        let cancelling = running().on(cancel(), at(6)).unwrap();
+        assert_eq!(cancelling.name(), StateName::Cancelling);
+        let over = cancelling
+            .clone()
+            .on(
+                ended(1, ExitStatus::Signalled(15), EndCause::Cancelled),
+                at(7),
+            )
+            .unwrap();
+        assert!(matches!(over, JobState::Cancelled { ref by, exit: Some(_), .. } if by == "ada"));
+        let natural = cancelling
+            .on(ended(1, ExitStatus::Exited(0), EndCause::Itself), at(7))
+            .unwrap();
+        assert_eq!(
+            natural.name(),
+            StateName::Succeeded,
+            "the command ended before the signal reached it"
+        );
+    }
+
+    #[test]
+    fn only_an_exit_by_itself_with_zero_is_a_success() {
+        let end = |status, cause| running().on(ended(1, status, cause), at(9)).unwrap().name();
+        assert_eq!(
+            end(ExitStatus::Exited(0), EndCause::Itself),
+            StateName::Succeeded
+        );
+        assert_eq!(
+            end(ExitStatus::Exited(1), EndCause::Itself),
+            StateName::Failed
+        );
+        assert_eq!(
+            end(ExitStatus::Signalled(9), EndCause::Itself),
+            StateName::Failed
+        );
+        assert_eq!(
+            end(ExitStatus::Exited(0), EndCause::RunTimeout),
+            StateName::TimedOut
+        );
+        assert_eq!(
+            end(ExitStatus::Exited(0), EndCause::PodTerminated),
+            StateName::Lost
+        );
+    }
+
+    #[test]
+    fn a_second_end_is_the_same_or_a_contradiction() {
+        let over = running()
+            .on(ended(1, ExitStatus::Exited(0), EndCause::Itself), at(9))
+            .unwrap();
+        assert_eq!(
+            over.clone()
+                .on(ended(1, ExitStatus::Exited(0), EndCause::Itself), at(10)),
+            Ok(over.clone())
+        );
+        assert_eq!(
+            over.on(ended(1, ExitStatus::Exited(1), EndCause::Itself), at(10)),
+            Err(Refusal::Contradiction)
+        );
+        assert_eq!(
+            JobState::Queued.on(ended(1, ExitStatus::Exited(0), EndCause::Itself), at(1)),
+            Err(Refusal::NotStarted)
+        );
+        assert_eq!(
+            running().on(ended(2, ExitStatus::Exited(0), EndCause::Itself), at(9)),
+            Err(Refusal::OtherPod)
+        );
+    }
+
+    #[test]
+    fn output_that_was_not_stored_whole_says_so() {
+        let event = Event::Exit {
+            pod: pod(1),
+            exit: exit(ExitStatus::Exited(0), EndCause::Itself),
+            stored: 6,
+        };
+        let over = running().on(event, at(9)).unwrap();
+        assert_eq!(
+            over.output_complete(),
+            Some(OutputComplete::No(IncompleteReason::NotUploaded))
+        );
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        let pods = 1..3_u128;
+        prop_oneof![
+            Just(Event::Claim { runner: runner() }),
+            Just(Event::PodCreated { runner: runner() }),
+            pods.clone().prop_map(permit),
+            Just(Event::Cancel {
+                by: "ada".to_owned()
+            }),
+            (
+                pods.clone(),
+                0..3_u8,
+                prop_oneof![
+                    Just(EndCause::Itself),
+                    Just(EndCause::Cancelled),
+                    Just(EndCause::RunTimeout)
+                ]
+            )
+                .prop_map(|(number, code, cause)| ended(
+                    number,
+                    ExitStatus::Exited(code),
+                    cause
+                )),
+            Just(Event::Reject { reason: reason() }),
+            prop::option::of(pods).prop_map(|number| Event::PodFailed {
+                pod: number.map(pod),
+                reason: reason()
+            }),
+            Just(Event::StartDeadline { reason: reason() }),
+            Just(Event::Silence),
+            Just(Event::Contact),
+            Just(Event::GiveUp { reason: reason() }),
+        ]
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order: one pod at most is ever permitted, a job that says "never
+        /// started" was never permitted, nothing follows a terminal state, and success has a record.
+        #[test]
+        fn the_promises_hold_for_every_history(events in prop::collection::vec((any_event(), 0..200_i64), 0..40)) {
+            let mut state = JobState::Queued;
+            let mut holder = None;
+            for (event, second) in events {
+                let asked = match &event { Event::Permit { pod, .. } => Some(*pod), _ => None };
+                let before = state.clone();
+                let Ok(after) = state.clone().on(event, at(second)) else { continue };
+                if let Some(asked) = asked {
+                    prop_assert_eq!(*holder.get_or_insert(asked), asked, "a second pod was permitted");
+                }
+                prop_assert!(!before.is_terminal() || after == before, "a terminal state changed");
+                prop_assert!(after.is_terminal() == after.output_complete().is_some());
+                prop_assert!(after.is_terminal() == after.ended_at().is_some());
+                if after.is_terminal() && after.started() == Started::No {
+                    prop_assert!(holder.is_none(), "permitted, yet said never to have started");
+                }
+                if after.name() == StateName::Succeeded {
+                    prop_assert!(after.exit_record().is_some_and(|exit| exit.status == ExitStatus::Exited(0)));
+                }
+                // What is stored is read back as it was.
+                let stored = serde_json::to_string(&after).unwrap();
+                prop_assert_eq!(&serde_json::from_str::<JobState>(&stored).unwrap(), &after);
+                state = after;
+            }
+        }
+    }
+}
