@@ -1,0 +1,43 @@
+{{/* Labels of everything in this chart. One runner a cluster, so names are fixed. */}}
+{{- define "invoke.labels" -}}
+app.kubernetes.io/name: invoke-runner
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "invoke.selector" -}}
+app.kubernetes.io/name: invoke-runner
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* repository@digest, or repository:tag */}}
+{{- define "invoke.image" -}}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag }}{{ end }}
+{{- end }}
+
+{{/* The ServiceAccount of a profile: the one it names, or the one made for it. */}}
+{{- define "invoke.serviceAccount" -}}
+{{- $account := (.profile | default dict).serviceAccount | default dict -}}
+{{- $account.name | default (printf "invoke-profile-%s" .name) }}
+{{- end }}
+
+{{/* The runner's configuration, as runner/src/config.rs reads it: every profile complete. */}}
+{{- define "invoke.config" -}}
+{{- $defaults := omit .Values.profiles.default "serviceAccount" "image" -}}
+jobsNamespace: {{ .Values.jobsNamespace }}
+maxJobs: {{ .Values.maxJobs }}
+profiles:
+{{- range $name, $given := .Values.profiles }}
+{{- $profile := mergeOverwrite (deepCopy $defaults) (deepCopy ($given | default dict)) }}
+  {{ $name }}:
+    serviceAccount: {{ include "invoke.serviceAccount" (dict "name" $name "profile" $given) }}
+    image: {{ $profile.image | default (include "invoke.image" $.Values.jobImage) | quote }}
+    imagePullPolicy: {{ $profile.imagePullPolicy }}
+    namespace: {{ $profile.namespace }}
+    maxRunSeconds: {{ $profile.maxRunSeconds | int64 }}
+    resources: {{ $profile.resources | toJson }}
+    nodeSelector: {{ $profile.nodeSelector | default dict | toJson }}
+    tolerations: {{ $profile.tolerations | default list | toJson }}
+{{- end }}
+{{- end }}
