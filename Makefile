@@ -53,7 +53,7 @@ fmt: ## Format the Rust code
 lint: ## rustfmt, clippy and shellcheck, warnings denied
 	@cargo fmt --all -- --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
-	@shellcheck -x tests/run tests/testbed/testbed tests/testbed/demo tests/testbed/lib/*.sh deploy/images/build .ci/run
+	@shellcheck -x tests/run tests/testbed/testbed tests/testbed/demo tests/testbed/lib/*.sh deploy/images/build deploy/images/debian-root .ci/run
 
 doc: ## The crates' documentation
 	@RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked

@@ -109,12 +109,14 @@ product_enrol() {
     if [[ -s $values && -n $state ]]; then
         if [[ $state != never_connected || -n $(find "$values" -mmin -10) ]]; then return; fi
     fi
+    local verb=add
+    if [[ -n $state ]]; then verb=token; fi
     (
         umask 077
-        product_cli clusters add "$NAME" >"$values.unfinished"
-    ) || fail "\`invoke clusters add $NAME\` failed"
+        product_cli clusters "$verb" "$NAME" >"$values.unfinished"
+    ) || fail "\`invoke clusters $verb $NAME\` failed"
     mv "$values.unfinished" "$values"
-    say "runner: cluster $NAME added"
+    say "runner: invited (invoke clusters $verb $NAME)"
 }
 
 # Does nothing while the chart, the values and the images are those of the last time and the runner is available.
@@ -123,9 +125,10 @@ product_runner_ensure() {
     known=$(product_folder)/runner-fingerprint
     wanted=$(runner_fingerprint)
     if [[ $(cat "$known" 2>/dev/null) == "$wanted" ]] && runner_available; then return; fi
-    local again='' values
+    local again values
     mapfile -t values < <(runner_values_files)
-    if helm_as_admin status "$RUNNER_RELEASE" --namespace "$RUNNER_NAMESPACE" >/dev/null 2>&1; then again=yes; fi
+    release_settle
+    again=$(release_state)
     rm -f "$known"
     helm_as_admin upgrade --install "$RUNNER_RELEASE" "$WORKSPACE/deploy/charts/runner" \
         --namespace "$RUNNER_NAMESPACE" --create-namespace \
@@ -137,6 +140,21 @@ product_runner_ensure() {
     fi
     echo "$wanted" >"$known"
     say "runner: installed"
+}
+
+# Empty if there is no release.
+release_state() {
+    helm_as_admin list --namespace "$RUNNER_NAMESPACE" --filter "^$RUNNER_RELEASE\$" --output json | jq --raw-output '.[0].status // empty'
+}
+
+# A Helm that was killed leaves its release pending, and every later one refuses to touch it.
+release_settle() {
+    local state
+    state=$(release_state)
+    case $state in
+    pending-install) helm_as_admin uninstall "$RUNNER_RELEASE" --namespace "$RUNNER_NAMESPACE" --wait >/dev/null ;;
+    pending-*) helm_as_admin rollback "$RUNNER_RELEASE" --namespace "$RUNNER_NAMESPACE" --wait >/dev/null ;;
+    esac
 }
 
 runner_failed() {
