@@ -1,0 +1,410 @@
+//! The command line as it is written.
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use invoke_protocol::id::{ClusterName, JobId};
+
+use crate::command_line;
+use crate::exit::{self, Exit};
+use crate::failure::Failure;
+use crate::settings::{Layer, Origin, Sourced, parse_duration};
+
+const EXAMPLES: &str = "\
+Examples:
+  invoke \"kubectl get pods -A\"               a shell line
+  invoke -- kubectl get nodes -o wide        a program and its arguments, no shell between
+  invoke -c edge-7 --profile deploy \"helm list -A\"
+  invoke -o json \"kubectl version\"           one JSON document: state, exit_code, stdout, stderr
+  invoke --no-wait \"./long-job.sh\"           the job's id; `invoke logs -f ID` follows it";
+
+const SETTINGS: &str = "\
+Settings:
+  A flag comes before its environment variable, that before ~/.config/invoke/config.toml, and that
+  before a dispatcher of yours on this machine, which needs no settings.
+  Keys of the file: url, token_file, ca_file, cluster, profile, retry_for.
+  INVOKE_TOKEN holds a token itself; it has no flag, because other users can read command lines.";
+
+/// `invoke`: run a command inside a private Kubernetes cluster.
+#[derive(Debug, Parser)]
+#[command(
+    name = "invoke",
+    version,
+    about = "Run a command inside a private Kubernetes cluster",
+    long_about = "Run a command inside a private Kubernetes cluster, print what it prints, exit with its code.\n\n\
+                  The command runs in a short-lived pod; the cluster opens no port. A job outlives this \
+                  program: Ctrl-C asks whether to leave it running or to cancel it.",
+    override_usage = "invoke [OPTIONS] \"SHELL LINE\"\n       invoke [OPTIONS] -- PROGRAM [ARGUMENT]...\n       invoke SUBCOMMAND …",
+    help_template = "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}{all-args}{after-help}",
+    before_help = EXAMPLES,
+    after_help = "`invoke --help` tells more; `invoke help SUBCOMMAND` explains one.",
+    after_long_help = format!("{SETTINGS}\n\n{}", exit::HELP),
+    max_term_width = 100,
+    subcommand_value_name = "SUBCOMMAND",
+    subcommand_help_heading = "Subcommands"
+)]
+pub struct Args {
+    /// What to do instead of running a command.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+    /// What to run.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// How to print.
+    #[command(flatten)]
+    pub printing: PrintingArgs,
+    /// Whom to talk to.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+/// What to run, where and how.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// A line for the pod's shell, in quotes
+    #[arg(value_name = "SHELL LINE", hide = true)]
+    pub words: Vec<OsString>,
+
+    /// A program and its arguments, with no shell between
+    #[arg(value_name = "PROGRAM", last = true, hide = true)]
+    pub argv: Vec<OsString>,
+
+    /// Run in this cluster, if there is more than one [env: INVOKE_CLUSTER]
+    #[arg(short, long, value_name = "NAME")]
+    pub cluster: Option<String>,
+
+    /// Run as this profile of the cluster, not as `default` [env: INVOKE_PROFILE]
+    ///
+    /// Profiles are configured by the cluster's owner: image, identity and rights, resources.
+    /// `invoke clusters` lists them.
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+
+    /// Give up if the command has not started by then [default: 15m]
+    ///
+    /// A job whose cluster is offline or full waits this long, and is never started later.
+    #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
+    pub start_within: Option<u64>,
+
+    /// Stop the command after this time [default: the profile's maximum]
+    #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
+    pub run_timeout: Option<u64>,
+
+    /// Print the job's id and leave
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// How to print.
+#[derive(Debug, clap::Args)]
+pub struct PrintingArgs {
+    /// text, or json: one document with the command's output in it [default: text]
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        global = true,
+        default_value = "text",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub output: Format,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people; of a command, its own bytes
+    Text,
+    /// One JSON document
+    Json,
+}
+
+/// Whom to talk to.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub struct ConnectionArgs {
+    /// The dispatcher's address [env: INVOKE_URL]
+    #[arg(long, value_name = "URL", global = true, hide_short_help = true)]
+    pub url: Option<String>,
+
+    /// The file with the token to show [env: INVOKE_TOKEN_FILE, or INVOKE_TOKEN]
+    #[arg(long, value_name = "FILE", global = true, hide_short_help = true)]
+    pub token_file: Option<std::path::PathBuf>,
+
+    /// Trust only the certificate authorities in this PEM file [env: INVOKE_CA_FILE]
+    #[arg(long, value_name = "FILE", global = true, hide_short_help = true)]
+    pub ca_file: Option<std::path::PathBuf>,
+
+    /// Submit again for this long while the dispatcher cannot be reached, and follow an accepted job
+    /// ten times as long [env: INVOKE_RETRY_FOR] [default: 30s]
+    #[arg(long, value_name = "TIME", global = true, hide_short_help = true)]
+    pub retry_for: Option<String>,
+}
+
+/// What else there is to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Print the output of a job that is over, and exit with its code
+    #[command(
+        after_help = "Example:\n  invoke result 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10 > pods.txt"
+    )]
+    Result {
+        /// The job
+        id: JobId,
+    },
+    /// Print the output of a job so far
+    #[command(after_help = "Example:\n  invoke logs -f 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10")]
+    Logs {
+        /// Follow the job to its end, and exit with its code
+        #[arg(short, long)]
+        follow: bool,
+        /// The job
+        id: JobId,
+    },
+    /// List jobs, or show one
+    #[command(
+        after_help = "Examples:\n  invoke jobs -c edge-7 --limit 10\n  invoke jobs 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10"
+    )]
+    Jobs {
+        /// Only jobs of this cluster
+        #[arg(short, long, value_name = "NAME", conflicts_with = "id")]
+        cluster: Option<ClusterName>,
+        /// How many, the newest first
+        #[arg(long, value_name = "COUNT", default_value_t = 50, conflicts_with = "id",
+              value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+        /// Show this job in detail
+        id: Option<JobId>,
+    },
+    /// Cancel a job, and wait until it is over
+    #[command(after_help = "Example:\n  invoke cancel 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10")]
+    Cancel {
+        /// The job
+        id: JobId,
+    },
+    /// List clusters, or add one
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  invoke clusters\n  invoke clusters add edge-7 > values.yaml"
+    )]
+    Clusters {
+        /// What to do with them; list them if silent
+        #[command(subcommand)]
+        verb: Option<ClustersVerb>,
+    },
+    /// Print the version
+    #[command(after_help = "Example:\n  invoke version")]
+    Version,
+}
+
+/// What to do with clusters.
+#[derive(Debug, Subcommand)]
+pub enum ClustersVerb {
+    /// Add a cluster, and print the Helm values that its runner is installed with
+    #[command(after_help = "Example:\n  invoke clusters add edge-7 > values.yaml")]
+    Add {
+        /// What to call it: a-z, 0-9 and -
+        name: ClusterName,
+    },
+    /// Print the same Helm values with a fresh join token; earlier ones are void
+    #[command(after_help = "Example:\n  invoke clusters token edge-7 > values.yaml")]
+    Token {
+        /// The cluster
+        name: ClusterName,
+    },
+}
+
+/// Why there are no arguments to go on with.
+#[derive(Debug)]
+pub enum Stop {
+    /// Help or the version was asked for: print it, and that is all.
+    Asked(clap::Error),
+    /// Nothing was asked for.
+    Nothing,
+    /// Not understood.
+    Usage(Failure),
+}
+
+impl Args {
+    /// Reads a command line, the program's name first.
+    ///
+    /// # Errors
+    /// [`Stop`]: there is nothing to do, or nothing that makes sense.
+    pub fn parse_from_line(line: &[OsString]) -> Result<Self, Stop> {
+        let matches = Self::command().try_get_matches_from(line);
+        match matches.and_then(|matches| Self::from_arg_matches(&matches)) {
+            Ok(args) if args.says_nothing() => Err(Stop::Nothing),
+            Ok(args) => args.without_misplaced_options().map_err(Stop::Usage),
+            Err(error) => Err(match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Asked(error),
+                _ => Stop::Usage(command_without_quotes(line).unwrap_or_else(|| usage(&error))),
+            }),
+        }
+    }
+
+    fn says_nothing(&self) -> bool {
+        self.verb.is_none() && self.run.words.is_empty() && self.run.argv.is_empty()
+    }
+
+    /// clap takes the options of a command also before a subcommand, where they would do nothing.
+    fn without_misplaced_options(self) -> Result<Self, Failure> {
+        let run = &self.run;
+        let options = [
+            ("--cluster", run.cluster.is_some()),
+            ("--profile", run.profile.is_some()),
+            ("--start-within", run.start_within.is_some()),
+            ("--run-timeout", run.run_timeout.is_some()),
+            ("--no-wait", run.no_wait),
+        ];
+        match options
+            .into_iter()
+            .find(|(_, given)| *given && self.verb.is_some())
+        {
+            None => Ok(self),
+            Some((name, _)) => Err(Failure::new(
+                Exit::BAD_INPUT,
+                format!("{name} before a subcommand means nothing"),
+            )
+            .with_hint(format!(
+                "`invoke help SUBCOMMAND` shows whether it has {name} of its own"
+            ))),
+        }
+    }
+
+    /// What the flags say of the settings.
+    #[must_use]
+    pub fn layer(&self) -> Layer {
+        fn flag<T: Clone>(value: Option<&T>, name: &'static str) -> Option<Sourced<T>> {
+            value.map(|value| Sourced {
+                value: value.clone(),
+                origin: Origin::Flag(name),
+            })
+        }
+        let ConnectionArgs {
+            url,
+            token_file,
+            ca_file,
+            retry_for,
+        } = &self.connection;
+        Layer {
+            url: flag(url.as_ref(), "--url"),
+            token: None,
+            token_file: flag(token_file.as_ref(), "--token-file"),
+            ca_file: flag(ca_file.as_ref(), "--ca-file"),
+            cluster: flag(self.run.cluster.as_ref(), "--cluster"),
+            profile: flag(self.run.profile.as_ref(), "--profile"),
+            retry_for: flag(retry_for.as_ref(), "--retry-for"),
+        }
+    }
+}
+
+/// The words that a command line has where options end: from its first word on, options of the
+/// command included. `invoke -c demo kubectl get -A` has `kubectl get -A`.
+#[must_use]
+pub fn words_of(line: &[OsString]) -> Vec<OsString> {
+    let lenient = clap::Command::new("invoke").disable_help_flag(true).args(
+        Args::command()
+            .get_arguments()
+            .filter(|arg| arg.get_id() != "argv")
+            .map(|arg| match arg.get_id().as_str() {
+                "words" => arg.clone().trailing_var_arg(true).allow_hyphen_values(true),
+                _ => arg.clone(),
+            }),
+    );
+    let matches = lenient.ignore_errors(true).try_get_matches_from(line);
+    let words = matches
+        .ok()
+        .and_then(|mut matches| matches.remove_many("words"));
+    words.map(Iterator::collect).unwrap_or_default()
+}
+
+/// The names that mean something in the first place.
+#[must_use]
+pub fn verb_names() -> Vec<String> {
+    Args::command()
+        .get_subcommands()
+        .map(|verb| verb.get_name().to_owned())
+        .collect()
+}
+
+/// The short help page.
+#[must_use]
+pub fn help() -> String {
+    Args::command().render_help().to_string()
+}
+
+fn whole_seconds(text: &str) -> Result<u64, String> {
+    match parse_duration(text)?.as_secs() {
+        0 => Err("at least one second".to_owned()),
+        seconds => Ok(seconds),
+    }
+}
+
+/// An option that clap does not know is probably one of the command, which lacks its quotes.
+fn command_without_quotes(line: &[OsString]) -> Option<Failure> {
+    let words = words_of(line);
+    let first = words
+        .first()
+        .map(|word| word.to_string_lossy().into_owned())?;
+    if words.len() < 2 || first.starts_with('-') || verb_names().contains(&first) {
+        None
+    } else if first.contains(char::is_whitespace) {
+        let second = words.get(1)?.to_string_lossy().into_owned();
+        let message = format!("{second} stands behind the command, and is no option of invoke");
+        Some(Failure::new(Exit::BAD_INPUT, message).with_hint("put it inside the quotes"))
+    } else {
+        Some(command_line::several_words(line, &verb_names()).into())
+    }
+}
+
+/// clap's words as ours: its first line says what is wrong, a line with `tip:` what to do.
+fn usage(error: &clap::Error) -> Failure {
+    let text = error.to_string();
+    let mut message = Vec::new();
+    let mut hint = None;
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(tip) = line.strip_prefix("tip: ") {
+            // How to pass it as a value is no help here: values stand in quotes.
+            hint = Some(tip.to_owned())
+                .filter(|tip| !tip.starts_with("to pass "))
+                .or(hint);
+        } else if line.starts_with("Usage:") || line.starts_with("For more information") {
+            break;
+        } else {
+            message.push(line.strip_prefix("error: ").unwrap_or(line).to_owned());
+        }
+    }
+    Failure::new(Exit::BAD_INPUT, message.join(" "))
+        .with_hint(hint.unwrap_or_else(|| "`invoke --help` shows how it is written".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn words_are_kept_with_their_own_options() {
+        let line = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for (given, words) in [
+            ("invoke kubectl get pods -A", "kubectl get pods -A"),
+            (
+                "invoke -c demo kubectl get pods -o wide",
+                "kubectl get pods -o wide",
+            ),
+            (
+                "invoke --no-wait kubectl -c web logs",
+                "kubectl -c web logs",
+            ),
+            ("invoke kubectl --help", "kubectl --help"),
+        ] {
+            assert_eq!(words_of(&line(given)), line(words), "{given}");
+        }
+    }
+}

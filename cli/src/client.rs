@@ -1,0 +1,391 @@
+//! Typed calls to the dispatcher. One call is one attempt: who may repeat it knows why it may.
+
+use std::time::Duration;
+
+use invoke_protocol::api::{
+    self, AddClusterRequest, ClusterList, EventsQuery, JobList, JobQuery, JobsQuery,
+    JoinInvitation, OutputQuery,
+};
+use invoke_protocol::id::{ClusterName, JobId};
+use invoke_protocol::job::{Job, JobSpec};
+use invoke_protocol::problem::{self, Problem, ProblemCode};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::settings::Settings;
+
+mod event_stream;
+mod names;
+mod unreachable;
+
+pub use event_stream::{EventStream, StreamError};
+pub use unreachable::Cause;
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may be silent: three keep-alives of an event stream.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the dispatcher is asked to hold a long-poll; well below [`READ_TIMEOUT`].
+pub const LONG_POLL_SECONDS: u64 = 20;
+/// The longest answer that is read into memory. A page of 500 jobs with the longest commands fits.
+const MAX_ANSWER_BYTES: usize = 512 * 1024 * 1024;
+/// The longest piece of output that is read: twice what a dispatcher answers at once.
+const MAX_OUTPUT_BYTES: usize = 16 * 1024 * 1024;
+/// The longest refusal that is read.
+const MAX_PROBLEM_BYTES: usize = 64 * 1024;
+
+/// A connection to one dispatcher with one token.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    /// Without a slash at its end.
+    url: String,
+    url_origin: String,
+    token_origin: String,
+}
+
+/// A call that brought no answer to use.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program cannot even try.
+    #[error("cannot set up a connection")]
+    Setup(#[source] reqwest::Error),
+    /// Nothing came back.
+    #[error("cannot reach the dispatcher at {url}: {cause}")]
+    Unreachable {
+        /// Where it should be.
+        url: String,
+        /// Who says that it should be there.
+        origin: String,
+        /// Why nothing came back.
+        cause: Box<Cause>,
+    },
+    /// Somebody else answers there.
+    #[error("{url} answered ({status}), but it is not an invoke dispatcher")]
+    NotADispatcher {
+        /// Where.
+        url: String,
+        /// Who says that one should be there.
+        origin: String,
+        /// With what.
+        status: StatusCode,
+    },
+    /// The dispatcher said no.
+    #[error("{}", problem.detail)]
+    Refused {
+        /// In its words.
+        problem: Box<Problem>,
+        /// Where the token came from.
+        token_origin: String,
+    },
+    /// The dispatcher said something that makes no sense.
+    #[error("the dispatcher at {url} gave an answer that makes no sense: {why}")]
+    Nonsense {
+        /// Where it is.
+        url: String,
+        /// What makes no sense.
+        why: String,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed a little later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { cause, .. } => cause.is_passing(),
+            // A load balancer whose dispatchers are being restarted.
+            Self::NotADispatcher { status, .. } => matches!(status.as_u16(), 502..=504),
+            Self::Refused { problem, .. } => problem.status >= 500 || problem.status == 429,
+            Self::Setup(_) | Self::Nonsense { .. } => false,
+        }
+    }
+
+    /// Whether the dispatcher may have done what it was asked to.
+    #[must_use]
+    pub fn may_have_arrived(&self) -> bool {
+        match self {
+            Self::Unreachable { cause, .. } => cause.may_have_arrived(),
+            Self::NotADispatcher { status, .. } => matches!(status.as_u16(), 502..=504),
+            Self::Refused { problem, .. } => problem.code == ProblemCode::Internal,
+            Self::Setup(_) => false,
+            Self::Nonsense { .. } => true,
+        }
+    }
+
+    /// Whether a connection had come about and broke before there was an answer.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        matches!(self, Self::Unreachable { cause, .. } if cause.may_have_arrived())
+    }
+
+    /// What to do now.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { cause, origin, .. } => cause.hint(origin),
+            Self::NotADispatcher { origin, .. } => Some(format!(
+                "the address came from {origin}: is it the right one?"
+            )),
+            Self::Refused {
+                problem,
+                token_origin,
+            } => match problem.code {
+                ProblemCode::Unauthenticated => Some(format!("the token came from {token_origin}")),
+                ProblemCode::Internal => Some(format!(
+                    "the dispatcher's log has more under request {}",
+                    problem.request_id
+                )),
+                _ => None,
+            },
+            Self::Nonsense { .. } => {
+                Some("are this program and the dispatcher of versions that fit?".to_owned())
+            }
+            Self::Setup(_) => None,
+        }
+    }
+}
+
+impl Client {
+    /// Prepares calls; nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] for a certificate file without certificates, or a system without any.
+    pub fn new(settings: &Settings) -> Result<Self, Error> {
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", settings.token.expose()))
+            .unwrap_or(HeaderValue::from_static("Bearer"));
+        bearer.set_sensitive(true);
+        let mut http = reqwest::Client::builder()
+            .default_headers(HeaderMap::from_iter([(
+                reqwest::header::AUTHORIZATION,
+                bearer,
+            )]))
+            .user_agent(concat!("invoke/", env!("CARGO_PKG_VERSION")))
+            // A dispatcher never sends us elsewhere, and nobody else gets the token.
+            .redirect(reqwest::redirect::Policy::none())
+            .https_only(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            // Without, a connection that died silently is found dead only by the read time-out.
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .http2_keep_alive_timeout(Duration::from_secs(10))
+            .dns_resolver(names::SystemNames);
+        if let Some(ca) = &settings.ca {
+            let trusted = reqwest::Certificate::from_pem_bundle(&ca.value).map_err(Error::Setup)?;
+            http = http.tls_certs_only(trusted);
+        }
+        Ok(Self {
+            http: http.build().map_err(Error::Setup)?,
+            url: settings.url.value.as_str().trim_end_matches('/').to_owned(),
+            url_origin: settings.url.origin.to_string(),
+            token_origin: settings.token.origin().to_owned(),
+        })
+    }
+
+    /// Submits a job. The same key with the same spec is the same job, however often it is sent.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn submit(&self, spec: &JobSpec, key: Uuid) -> Result<Job, Error> {
+        let key = key.hyphenated().to_string();
+        let request = self
+            .request(Method::POST, api::JOBS)
+            .header(api::IDEMPOTENCY_KEY, key);
+        self.answer(request.json(spec)).await
+    }
+
+    /// The jobs, the newest first.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn jobs(&self, query: &JobsQuery) -> Result<JobList, Error> {
+        self.answer(self.request(Method::GET, api::JOBS).query(query))
+            .await
+    }
+
+    /// One job, at once or when there is news of it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn job(&self, id: JobId, query: &JobQuery) -> Result<Job, Error> {
+        self.answer(self.job_request(Method::GET, api::JOB, id).query(query))
+            .await
+    }
+
+    /// The events of a job from a position of its output log on; `None` if what came is no event
+    /// stream, because something on the way does not let one through.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn events(&self, id: JobId, from: u64) -> Result<Option<EventStream>, Error> {
+        let request = self
+            .job_request(Method::GET, api::JOB_EVENTS, id)
+            .query(&EventsQuery { from })
+            .header(ACCEPT, "text/event-stream")
+            .header("last-event-id", from);
+        let response = self.send(request).await?;
+        let media_type = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        let is_stream = media_type.is_some_and(|media| media.starts_with("text/event-stream"));
+        Ok(is_stream.then(|| EventStream::new(response)))
+    }
+
+    /// A piece of a job's output log, and the position after its last byte.
+    ///
+    /// # Errors
+    /// See [`Error`]. A body that is cut off is [`Error::Unreachable`].
+    pub async fn output(&self, id: JobId, from: u64) -> Result<(Vec<u8>, u64), Error> {
+        let request = self
+            .job_request(Method::GET, api::JOB_OUTPUT, id)
+            .query(&OutputQuery { from });
+        let response = self.send(request).await?;
+        let end = response.headers().get(api::OUTPUT_END);
+        let end: Option<u64> = end.and_then(|value| value.to_str().ok()?.parse().ok());
+        let log = self.body(response, MAX_OUTPUT_BYTES).await?;
+        match end {
+            Some(end) if end.checked_sub(from) == Some(log.len() as u64) => Ok((log, end)),
+            _ => Err(self.nonsense("a piece of output does not have the length that it claims")),
+        }
+    }
+
+    /// Asks for a job to be stopped.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn cancel(&self, id: JobId) -> Result<Job, Error> {
+        self.answer(self.job_request(Method::POST, api::JOB_CANCEL, id))
+            .await
+    }
+
+    /// The clusters, by name.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn clusters(&self) -> Result<ClusterList, Error> {
+        self.answer(self.request(Method::GET, api::CLUSTERS)).await
+    }
+
+    /// Adds a cluster.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn add_cluster(&self, name: ClusterName) -> Result<JoinInvitation, Error> {
+        let request = self.request(Method::POST, api::CLUSTERS);
+        self.answer(request.json(&AddClusterRequest { name })).await
+    }
+
+    /// Makes another join token for a cluster.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn join_token(&self, name: &ClusterName) -> Result<JoinInvitation, Error> {
+        let path = api::CLUSTER_JOIN_TOKENS.replace("{name}", name.as_str());
+        self.answer(self.request(Method::POST, &path)).await
+    }
+
+    fn job_request(&self, method: Method, path: &str, id: JobId) -> RequestBuilder {
+        self.request(method, &path.replace("{id}", &id.to_string()))
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url))
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+        let response = self.send(request).await?;
+        let body = self.body(response, MAX_ANSWER_BYTES).await?;
+        serde_json::from_slice(&body).map_err(|error| self.nonsense(error.to_string()))
+    }
+
+    /// Sends a request, and hands on only what a dispatcher says when it agrees.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if !response.headers().contains_key(api::SERVER_VERSION) {
+            let origin = self.url_origin.clone();
+            return Err(Error::NotADispatcher {
+                url: self.url.clone(),
+                origin,
+                status,
+            });
+        }
+        if status.is_success() {
+            Ok(response)
+        } else {
+            Err(self.refusal(response).await)
+        }
+    }
+
+    async fn refusal(&self, response: Response) -> Error {
+        let status = response.status();
+        let body = match self.body(response, MAX_PROBLEM_BYTES).await {
+            Ok(body) => body,
+            Err(error) => return error,
+        };
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => {
+                let token_origin = self.token_origin.clone();
+                // The status line is what decides, whatever the body claims.
+                let problem = Box::new(Problem {
+                    status: status.as_u16(),
+                    ..problem
+                });
+                Error::Refused {
+                    problem,
+                    token_origin,
+                }
+            }
+            Err(_) => self.nonsense(format!("{status} without {}", problem::MEDIA_TYPE)),
+        }
+    }
+
+    async fn body(&self, mut response: Response, most: usize) -> Result<Vec<u8>, Error> {
+        let mut body = Vec::new();
+        while let Some(piece) = response
+            .chunk()
+            .await
+            .map_err(|error| self.unreachable(&error))?
+        {
+            if body.len() + piece.len() > most {
+                return Err(self.nonsense(format!("it is longer than {most} bytes")));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body)
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Error {
+        self.because(Cause::of(error))
+    }
+
+    fn because(&self, cause: Cause) -> Error {
+        let (url, origin) = (self.url.clone(), self.url_origin.clone());
+        Error::Unreachable {
+            url,
+            origin,
+            cause: Box::new(cause),
+        }
+    }
+
+    /// A connection that was cut in the middle of an answer.
+    #[must_use]
+    pub(crate) fn cut(&self) -> Error {
+        self.because(Cause::Cut)
+    }
+
+    /// An answer that makes no sense.
+    #[must_use]
+    pub(crate) fn nonsense(&self, why: impl Into<String>) -> Error {
+        Error::Nonsense {
+            url: self.url.clone(),
+            why: why.into(),
+        }
+    }
+}

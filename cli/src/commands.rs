@@ -1,0 +1,87 @@
+//! What each subcommand does: one file each, named after it.
+
+use jiff::Timestamp;
+
+use crate::args::{Args, Format, Verb};
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::printer::Printer;
+use crate::settings::{Places, Settings};
+
+pub mod run;
+pub mod result;
+pub mod logs;
+pub mod jobs;
+pub mod cancel;
+pub mod clusters;
+pub mod version;
+
+/// What every command needs.
+pub struct Session<'a> {
+    /// The dispatcher.
+    pub client: Client,
+    /// What was configured.
+    pub settings: Settings,
+    /// How to print results.
+    pub format: Format,
+    /// Where to print them.
+    pub printer: &'a Printer,
+    /// When the program was started, by this machine's clock.
+    pub now: Timestamp,
+}
+
+/// Does what the arguments say.
+///
+/// # Errors
+/// [`Failure`], to be said before the program ends.
+pub async fn dispatch(
+    args: Args,
+    line: &[std::ffi::OsString],
+    printer: &Printer,
+    now: Timestamp,
+) -> Result<Exit, Failure> {
+    let format = args.printing.output;
+    if matches!(args.verb, Some(Verb::Version)) {
+        return version::version(format, printer);
+    }
+    // Before the settings: a command that makes no sense does so with every dispatcher.
+    let flags = args.layer();
+    let Args {
+        verb,
+        run: run_args,
+        ..
+    } = args;
+    let task = match verb {
+        None => Task::Run(run::Request::understand(run_args, line)?),
+        Some(verb) => Task::Verb(verb),
+    };
+    let settings = Settings::resolve(flags, &Places::of_process())?;
+    let client = Client::new(&settings)?;
+    let session = Session {
+        client,
+        settings,
+        format,
+        printer,
+        now,
+    };
+    match task {
+        Task::Run(request) => run::run(request, &session).await,
+        Task::Verb(Verb::Result { id }) => result::result(id, &session).await,
+        Task::Verb(Verb::Logs { follow, id }) => logs::logs(id, follow, &session).await,
+        Task::Verb(Verb::Jobs { id: Some(id), .. }) => jobs::one(id, &session).await,
+        Task::Verb(Verb::Jobs {
+            id: None,
+            cluster,
+            limit,
+        }) => jobs::list(cluster, limit, &session).await,
+        Task::Verb(Verb::Cancel { id }) => cancel::cancel(id, &session).await,
+        Task::Verb(Verb::Clusters { verb }) => clusters::clusters(verb, &session).await,
+        Task::Verb(Verb::Version) => version::version(format, printer),
+    }
+}
+
+enum Task {
+    Run(run::Request),
+    Verb(Verb),
+}

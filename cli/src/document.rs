@@ -1,0 +1,133 @@
+//! A job with its output as one JSON document: what `-o json` prints. Stable: names are added, never
+//! changed.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use invoke_protocol::command::Command;
+use invoke_protocol::id::{ClusterName, JobId, PodUid, ProfileName, RunnerId};
+use invoke_protocol::job::{Completeness, Job, Times};
+use invoke_protocol::output::{EndCause, IncompleteReason, ResourceUsage, StreamSummary};
+use invoke_protocol::state::{Reason, Started, StateName};
+use serde::Serialize;
+
+/// Every field of [`Job`], with the output in place of its summaries.
+#[derive(Debug, Serialize)]
+pub struct JobDocument {
+    id: JobId,
+    cluster: ClusterName,
+    profile: ProfileName,
+    command: Command,
+    submitted_by: String,
+    state: StateName,
+    exit_code: Option<u8>,
+    cause: Option<EndCause>,
+    started: Started,
+    output_complete: Option<Completeness>,
+    output_incomplete_reason: Option<IncompleteReason>,
+    reason: Option<Reason>,
+    waiting: Option<Reason>,
+    cancelled_by: Option<String>,
+    times: Times,
+    log_bytes: u64,
+    usage: Option<ResourceUsage>,
+    runner: Option<RunnerId>,
+    pod: Option<PodUid>,
+    version: i64,
+    stdout: String,
+    stdout_encoding: Encoding,
+    stdout_summary: Option<StreamSummary>,
+    stderr: String,
+    stderr_encoding: Encoding,
+    stderr_summary: Option<StreamSummary>,
+}
+
+/// How bytes are written as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Encoding {
+    /// They are text.
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// They are not: RFC 4648, section 4.
+    #[serde(rename = "base64")]
+    Base64,
+}
+
+impl JobDocument {
+    /// A job with what its command printed.
+    #[must_use]
+    pub fn new(job: Job, stdout: Vec<u8>, stderr: Vec<u8>) -> Self {
+        // Completely: a new field of `Job` does not compile until it is in the document.
+        let Job {
+            id,
+            cluster,
+            profile,
+            command,
+            submitted_by,
+            state,
+            exit_code,
+            cause,
+            started,
+            output_complete,
+            output_incomplete_reason,
+            reason,
+            waiting,
+            cancelled_by,
+            times,
+            log_bytes,
+            stdout: stdout_summary,
+            stderr: stderr_summary,
+            usage,
+            runner,
+            pod,
+            version,
+        } = job;
+        let (stdout, stdout_encoding) = encode(stdout);
+        let (stderr, stderr_encoding) = encode(stderr);
+        Self {
+            id,
+            cluster,
+            profile,
+            command,
+            submitted_by,
+            state,
+            exit_code,
+            cause,
+            started,
+            output_complete,
+            output_incomplete_reason,
+            reason,
+            waiting,
+            cancelled_by,
+            times,
+            log_bytes,
+            usage,
+            runner,
+            pod,
+            version,
+            stdout,
+            stdout_encoding,
+            stdout_summary,
+            stderr,
+            stderr_encoding,
+            stderr_summary,
+        }
+    }
+}
+
+fn encode(bytes: Vec<u8>) -> (String, Encoding) {
+    match String::from_utf8(bytes) {
+        Ok(text) => (text, Encoding::Utf8),
+        Err(error) => (STANDARD.encode(error.as_bytes()), Encoding::Base64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_are_written_as_base64() {
+        assert_eq!(encode("ä\0".into()), ("ä\0".into(), Encoding::Utf8));
+        assert_eq!(encode(vec![0xff, 0]), ("/wA=".into(), Encoding::Base64));
+    }
+}

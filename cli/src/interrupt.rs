@@ -1,0 +1,189 @@
+//! Ctrl-C and SIGTERM, which end this program and not the job.
+//!
+//! The work is one future. While a person is asked, it is not polled, so nothing is printed into the
+//! question; when they go on, it goes on where it was.
+
+use std::io;
+use std::pin::pin;
+
+use invoke_protocol::id::JobId;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::client::Client;
+use crate::failure::chain;
+use crate::printer::Printer;
+
+const QUESTION: &str = "detach (d), cancel the job (c) or go on (Enter)?";
+
+/// The signals that ask this program to end.
+pub struct Interrupts<'a> {
+    printer: &'a Printer,
+    interrupt: Signal,
+    terminate: Signal,
+    /// One that came when it could not yet be answered.
+    pending: Option<Kind>,
+}
+
+/// Which signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// SIGINT: a person at a terminal, mostly.
+    Interrupt,
+    /// SIGTERM: a machine that will not wait long.
+    Terminate,
+}
+
+/// What is to be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    GoOn,
+    Detach,
+    Cancel,
+}
+
+/// The person left before the work was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left;
+
+impl<'a> Interrupts<'a> {
+    /// Begins to catch the signals: from now on they no longer end the program by themselves.
+    ///
+    /// # Errors
+    /// The system's, if it does not let them be caught.
+    pub fn catch(printer: &'a Printer) -> io::Result<Self> {
+        Ok(Self {
+            printer,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            pending: None,
+        })
+    }
+
+    /// Does work that is better finished: the submission, after which it is known whether there is a
+    /// job. The first signal is kept for [`Interrupts::following`]; the second ends the work.
+    ///
+    /// # Errors
+    /// [`Left`] if the work was not done.
+    pub async fn finishing<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Left> {
+        let mut work = pin!(work);
+        loop {
+            let kind = tokio::select! {
+                done = &mut work => return Ok(done),
+                kind = self.next() => kind,
+            };
+            if self.pending.replace(kind).is_some() {
+                return Err(Left);
+            }
+            self.printer
+                .say("finishing the submission first; once more to give up on it");
+        }
+    }
+
+    /// Follows a job. On a terminal, Ctrl-C asks, and Ctrl-C again cancels the job; elsewhere, and
+    /// for SIGTERM, the job is left to itself.
+    ///
+    /// # Errors
+    /// [`Left`] if the job goes on without us.
+    pub async fn following<T>(
+        &mut self,
+        client: &Client,
+        job: JobId,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Left> {
+        let mut work = pin!(work);
+        let mut cancel_requested = false;
+        loop {
+            let kind = match self.pending.take() {
+                Some(kind) => kind,
+                None => tokio::select! {
+                    done = &mut work => return Ok(done),
+                    kind = self.next() => kind,
+                },
+            };
+            match self.decide(kind, cancel_requested).await {
+                Decision::GoOn => self.printer.say("going on"),
+                Decision::Detach => return Err(Left),
+                Decision::Cancel => cancel_requested = self.cancel(client, job).await,
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Kind {
+        tokio::select! {
+            _ = self.terminate.recv() => Kind::Terminate,
+            _ = self.interrupt.recv() => Kind::Interrupt,
+        }
+    }
+
+    async fn decide(&mut self, kind: Kind, cancel_requested: bool) -> Decision {
+        // Whoever asks again after a cancel does not want to wait for it.
+        if kind == Kind::Terminate || cancel_requested || !self.printer.can_ask() {
+            return Decision::Detach;
+        }
+        self.printer.ask(QUESTION);
+        let answer = tokio::select! {
+            answer = typed_line() => answer,
+            kind = self.next() => {
+                self.printer.show("\n");
+                return if kind == Kind::Interrupt { Decision::Cancel } else { Decision::Detach };
+            }
+        };
+        understand(answer.as_deref())
+    }
+
+    /// Whether the dispatcher took the request.
+    async fn cancel(&mut self, client: &Client, job: JobId) -> bool {
+        let asked = tokio::select! {
+            asked = client.cancel(job) => asked,
+            kind = self.next() => {
+                self.pending = Some(kind);
+                return true;
+            }
+        };
+        match &asked {
+            Ok(_) => self.printer.say(&format!(
+                "asked for job {job} to be cancelled; once more to detach"
+            )),
+            Err(error) => self
+                .printer
+                .say(&format!("job {job} cannot be cancelled: {}", chain(error))),
+        }
+        asked.is_ok()
+    }
+}
+
+/// What a person answered; `None` if their terminal is gone.
+fn understand(answer: Option<&str>) -> Decision {
+    match answer.map(|line| line.trim().to_lowercase()).as_deref() {
+        None | Some("d" | "detach") => Decision::Detach,
+        Some("c" | "cancel") => Decision::Cancel,
+        Some(_) => Decision::GoOn,
+    }
+}
+
+/// A line that the person types; `None` at the end of their input.
+async fn typed_line() -> Option<String> {
+    let (sender, receiver) = oneshot::channel();
+    // A thread of its own, because reading cannot be given up: the runtime would wait for it.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = io::stdin().read_line(&mut line);
+        let _ = sender.send(read.ok().filter(|bytes| *bytes > 0).map(|_| line));
+    });
+    receiver.await.ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clear_answer_stops_anything() {
+        assert_eq!(understand(Some("\n")), Decision::GoOn);
+        assert_eq!(understand(Some("what?\n")), Decision::GoOn);
+        assert_eq!(understand(Some(" D\n")), Decision::Detach);
+        assert_eq!(understand(Some("c\n")), Decision::Cancel);
+        assert_eq!(understand(None), Decision::Detach);
+    }
+}

@@ -1,0 +1,81 @@
+//! `invoke`: runs a command inside a private Kubernetes cluster and behaves as if it ran here.
+//!
+//! The modules are listed in the order of a run: the command line is read ([`args`], [`command_line`]),
+//! [`settings`] say whom to ask, a subcommand ([`commands`]) makes calls ([`client`]), a job is submitted
+//! ([`submission`]) and followed ([`follow`]) while [`interrupt`]s are caught and [`notices`] given; its
+//! [`output`] is printed and verified, and its [`verdict`] becomes the [`exit`] code.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub mod args;
+pub mod command_line;
+pub mod settings;
+pub mod commands;
+pub mod client;
+pub mod patience;
+pub mod submission;
+pub mod interrupt;
+pub mod follow;
+pub mod notices;
+pub mod output;
+pub mod document;
+pub mod verdict;
+pub mod table;
+pub mod printer;
+pub mod failure;
+pub mod exit;
+
+use args::{Args, Stop};
+use exit::Exit;
+use failure::Failure;
+use printer::Printer;
+
+/// Does what a command line says, the program's name first.
+#[must_use]
+pub fn main(line: Vec<OsString>) -> ExitCode {
+    let printer = Printer::for_process();
+    let exit = match Args::parse_from_line(&line) {
+        Ok(args) => perform(args, &line, &printer),
+        Err(stop) => explain(stop, &printer),
+    };
+    exit.unwrap_or_else(|failure| {
+        printer.fail(&failure);
+        failure.exit
+    })
+    .into()
+}
+
+fn perform(args: Args, line: &[OsString], printer: &Printer) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| {
+        Failure::new(
+            Exit::INTERNAL,
+            format!("cannot start: the system refuses: {error}"),
+        )
+    })?;
+    // The one place that reads the clock.
+    let now = jiff::Timestamp::now();
+    let exit = runtime.block_on(commands::dispatch(args, line, printer, now));
+    // Not waiting for a write to a pipe that nobody empties: whoever detaches wants to leave.
+    runtime.shutdown_background();
+    exit
+}
+
+fn explain(stop: Stop, printer: &Printer) -> Result<Exit, Failure> {
+    match stop {
+        Stop::Asked(page) => {
+            // A reader who has left has seen enough of it.
+            let _ = page.print();
+            Ok(Exit::SUCCESS)
+        }
+        Stop::Nothing => {
+            printer.show(&args::help());
+            // Not success: `invoke $COMMAND` with an empty variable has run nothing.
+            Ok(Exit::BAD_INPUT)
+        }
+        Stop::Usage(failure) => Err(failure),
+    }
+}

@@ -1,0 +1,269 @@
+//! Where a command's output goes, and the proof that all of it got there.
+//!
+//! Output arrives in pieces with positions. Each piece is taken exactly once: one that was taken
+//! before is passed over, one that leaves a gap is refused. What was taken is counted and digested per
+//! stream, and at the end compared with what the shim, which read the pipes, says that it was.
+
+use std::io::{self, Write};
+
+use aws_lc_rs::digest;
+use invoke_protocol::job::{Completeness, Job};
+use invoke_protocol::output::{FRAME_HEADER_BYTES, Stream, StreamSummary, frames};
+
+use crate::printer::{self, Printer};
+
+/// Takes the output of one job.
+pub struct Output<'a> {
+    destination: Destination<'a>,
+    position: u64,
+    stdout: Tally,
+    stderr: Tally,
+}
+
+enum Destination<'a> {
+    /// Byte for byte to our own streams, as it comes.
+    Streams(&'a Printer),
+    /// Into memory, for one document at the end.
+    Memory { stdout: Vec<u8>, stderr: Vec<u8> },
+}
+
+struct Tally {
+    bytes: u64,
+    digest: digest::Context,
+}
+
+/// Why output cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Our own streams refuse it.
+    #[error(transparent)]
+    Print(#[from] printer::Error),
+    /// What arrived is not what the command printed, though everyone says that it is complete.
+    #[error(
+        "OUTPUT IS WRONG: {stream} came to {got_bytes} bytes (sha256 {got_sha256}), \
+         but the command wrote {bytes} (sha256 {sha256}): do not trust what was printed"
+    )]
+    Mismatch {
+        /// `stdout` or `stderr`.
+        stream: &'static str,
+        /// How much we took.
+        got_bytes: u64,
+        /// Its digest.
+        got_sha256: String,
+        /// How much the command wrote, by the shim's word.
+        bytes: u64,
+        /// Its digest, by the shim's word.
+        sha256: String,
+    },
+}
+
+impl<'a> Output<'a> {
+    /// Prints as it comes.
+    #[must_use]
+    pub fn to_streams(printer: &'a Printer) -> Self {
+        Self::new(Destination::Streams(printer))
+    }
+
+    /// Keeps it for a document.
+    #[must_use]
+    pub fn to_memory() -> Self {
+        Self::new(Destination::Memory {
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        })
+    }
+
+    fn new(destination: Destination<'a>) -> Self {
+        Self {
+            destination,
+            position: 0,
+            stdout: Tally::new(),
+            stderr: Tally::new(),
+        }
+    }
+
+    /// The position in the output log up to which everything was taken.
+    #[must_use]
+    pub const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Takes what one stream printed up to a position of the log. `Ok(false)` if it does not continue
+    /// where the piece before ended; nothing was taken then.
+    ///
+    /// # Errors
+    /// [`Error::Print`].
+    pub async fn take(&mut self, stream: Stream, bytes: &[u8], end: u64) -> Result<bool, Error> {
+        if end <= self.position {
+            return Ok(true);
+        }
+        // One frame, or several of one stream put together.
+        let length = bytes.len() as u64;
+        let headers = (end - self.position).checked_sub(length);
+        let header = FRAME_HEADER_BYTES as u64;
+        let fits = |all: u64| all % header == 0 && (1..=length).contains(&(all / header));
+        if !headers.is_some_and(fits) {
+            return Ok(false);
+        }
+        self.write(stream, bytes).await?;
+        self.position = end;
+        Ok(true)
+    }
+
+    /// Takes a piece of the log, whole frames from the position on. `Ok(false)` if it is none.
+    ///
+    /// # Errors
+    /// [`Error::Print`].
+    pub async fn take_log(&mut self, log: &[u8]) -> Result<bool, Error> {
+        for frame in frames(log) {
+            let Ok(frame) = frame else {
+                return Ok(false);
+            };
+            self.write(frame.stream, frame.payload).await?;
+            self.position += (FRAME_HEADER_BYTES + frame.payload.len()) as u64;
+        }
+        Ok(true)
+    }
+
+    async fn write(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Error> {
+        match (&mut self.destination, stream) {
+            (Destination::Streams(printer), stream) => {
+                printer.clear_status();
+                write_now(stream, bytes.to_vec()).await?;
+            }
+            (Destination::Memory { stdout, .. }, Stream::Stdout) => stdout.extend_from_slice(bytes),
+            (Destination::Memory { stderr, .. }, Stream::Stderr) => stderr.extend_from_slice(bytes),
+        }
+        match stream {
+            Stream::Stdout => self.stdout.add(bytes),
+            Stream::Stderr => self.stderr.add(bytes),
+        }
+        Ok(())
+    }
+
+    /// Compares what was taken with what a job that is over says of its output. A job that says
+    /// itself that output is missing has nothing to compare.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`].
+    pub fn verify(&self, job: &Job) -> Result<(), Error> {
+        if job.output_complete != Some(Completeness::Yes) {
+            return Ok(());
+        }
+        self.stdout.compare("stdout", job.stdout.as_ref())?;
+        self.stderr.compare("stderr", job.stderr.as_ref())
+    }
+
+    /// How many bytes of both streams were taken.
+    #[must_use]
+    pub const fn taken_bytes(&self) -> u64 {
+        self.stdout.bytes + self.stderr.bytes
+    }
+
+    /// What was kept: stdout and stderr. Empty if it was printed.
+    #[must_use]
+    pub fn into_memory(self) -> (Vec<u8>, Vec<u8>) {
+        match self.destination {
+            Destination::Streams(_) => (Vec::new(), Vec::new()),
+            Destination::Memory { stdout, stderr } => (stdout, stderr),
+        }
+    }
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self {
+            bytes: 0,
+            digest: digest::Context::new(&digest::SHA256),
+        }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.digest.update(bytes);
+    }
+
+    fn compare(&self, stream: &'static str, said: Option<&StreamSummary>) -> Result<(), Error> {
+        let got_sha256 = hex(self.digest.clone().finish().as_ref());
+        // A command that never started has printed nothing, and nobody says more about it.
+        let (bytes, sha256) = match said {
+            Some(summary) => (summary.bytes, summary.sha256.clone()),
+            None => (0, hex(digest::digest(&digest::SHA256, b"").as_ref())),
+        };
+        if bytes == self.bytes && sha256 == got_sha256 {
+            Ok(())
+        } else {
+            let got_bytes = self.bytes;
+            Err(Error::Mismatch {
+                stream,
+                got_bytes,
+                got_sha256,
+                bytes,
+                sha256,
+            })
+        }
+    }
+}
+
+/// Writes to a stream of our own, on a thread that may block: a pager that is not read must not keep
+/// signals from being heard.
+async fn write_now(stream: Stream, bytes: Vec<u8>) -> Result<(), Error> {
+    let name = match stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+    };
+    // Flushed at once: a line must not wait in a buffer until the next one comes.
+    let written = tokio::task::spawn_blocking(move || match stream {
+        Stream::Stdout => write_and_flush(&mut io::stdout().lock(), &bytes),
+        Stream::Stderr => write_and_flush(&mut io::stderr().lock(), &bytes),
+    });
+    let written = written
+        .await
+        .unwrap_or_else(|panic| Err(io::Error::other(panic)));
+    Ok(written.map_err(|source| printer::Error::of(name, source))?)
+}
+
+fn write_and_flush(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes)?;
+    to.flush()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_piece_is_taken_once_and_a_gap_never() {
+        let mut output = Output::to_memory();
+        assert!(output.take(Stream::Stdout, b"one", 8).await.unwrap());
+        assert!(
+            output.take(Stream::Stdout, b"one", 8).await.unwrap(),
+            "again: passed over"
+        );
+        assert!(
+            !output.take(Stream::Stdout, b"two", 17).await.unwrap(),
+            "a byte is missing"
+        );
+        assert!(
+            !output.take(Stream::Stdout, b"two", 11).await.unwrap(),
+            "no room for a header"
+        );
+        assert!(output.take(Stream::Stderr, b"two", 16).await.unwrap());
+        assert!(
+            output
+                .take(Stream::Stdout, b"three four", 36)
+                .await
+                .unwrap(),
+            "two frames in one"
+        );
+        assert_eq!(output.position(), 36);
+        assert_eq!(
+            output.into_memory(),
+            (b"onethree four".to_vec(), b"two".to_vec())
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! How a job ended: the words, and the exit code.
+
+use invoke_protocol::job::{Completeness, Job};
+use invoke_protocol::output::IncompleteReason;
+use invoke_protocol::state::StateName;
+
+use crate::exit::Exit;
+use crate::printer::Printer;
+use crate::table::moment;
+
+/// Says what a person must know of a job that is over, and returns what to exit with. A command that
+/// ended by itself has said everything already.
+#[must_use]
+pub fn conclude(job: &Job, taken_bytes: u64, printer: &Printer) -> Exit {
+    if let Some(sentence) = incomplete(job, taken_bytes) {
+        printer.say(&sentence);
+    }
+    if let Some(sentence) = sentence(job) {
+        printer.say(&sentence);
+    }
+    Exit::of_job(job)
+}
+
+/// What is to be said of a job that is over; `None` if its command ended by itself.
+#[must_use]
+pub fn sentence(job: &Job) -> Option<String> {
+    let id = job.id;
+    let why = job
+        .reason
+        .as_ref()
+        .map(|reason| format!(": {}", reason.message))
+        .unwrap_or_default();
+    let code = job
+        .exit_code
+        .map(|code| format!("; its command ended with code {code}"));
+    let code = code.unwrap_or_default();
+    match job.state {
+        StateName::Expired => {
+            let deadline = moment(job.times.start_deadline);
+            Some(format!(
+                "job {id} expired: it was not started by {deadline}{why}"
+            ))
+        }
+        StateName::Rejected => Some(format!(
+            "job {id} was rejected by its cluster and never started{why}"
+        )),
+        StateName::InfraFailed => Some(format!("job {id} never started{why}")),
+        StateName::Lost => Some(format!(
+            "job {id} is lost: its command was permitted to start, and nobody knows how it ended{why}"
+        )),
+        StateName::TimedOut => Some(format!(
+            "job {id} timed out: it ran longer than it was allowed and was stopped{code}"
+        )),
+        StateName::Cancelled => {
+            let by = job.cancelled_by.as_deref().unwrap_or("somebody");
+            let code = if code.is_empty() {
+                "; its command never started"
+            } else {
+                &code
+            };
+            Some(format!("job {id} was cancelled by {by}{code}"))
+        }
+        _ => None,
+    }
+}
+
+fn incomplete(job: &Job, taken_bytes: u64) -> Option<String> {
+    if job.output_complete != Some(Completeness::No) {
+        return None;
+    }
+    let why = match job.output_incomplete_reason {
+        Some(IncompleteReason::NotUploaded) => "the rest was never uploaded",
+        Some(IncompleteReason::PodGone) | None => "nobody knows how much is missing",
+    };
+    let written = match (&job.stdout, &job.stderr) {
+        (Some(stdout), Some(stderr)) => format!(" of {}", stdout.bytes + stderr.bytes),
+        _ => String::new(),
+    };
+    Some(format!(
+        "OUTPUT IS INCOMPLETE: this is {taken_bytes}{written} bytes; {why}"
+    ))
+}

@@ -1,0 +1,74 @@
+//! Ends without an exit record: each has its words and its code.
+
+use insta::assert_snapshot;
+use invoke_protocol::job::{Completeness, Job};
+use invoke_protocol::output::{EndCause, IncompleteReason};
+use invoke_protocol::state::{Reason, ReasonCode, Started, StateName};
+
+use crate::fixtures::{ID, Printed, end_event, ended, over, queued, route};
+use crate::program::Bed;
+use crate::stub::Answer;
+
+fn shown(job: Job) -> String {
+    let bed = Bed::new();
+    bed.stub
+        .on("POST /v1/jobs", vec![Answer::json(202, &queued())]);
+    bed.stub.on(
+        &route("GET", "/events"),
+        vec![Answer::events(vec![end_event(job)])],
+    );
+    bed.transcript(&["ls"]).replace(ID, "[ID]")
+}
+
+fn because(code: ReasonCode, message: &str) -> Option<Reason> {
+    Some(Reason::new(code, message))
+}
+
+#[test]
+fn a_job_that_never_started_says_why() {
+    let offline = because(ReasonCode::ClusterOffline, "cluster demo was offline");
+    assert_snapshot!(shown(over(StateName::Expired, Started::No, offline)), @"");
+    let refused = because(ReasonCode::UnknownProfile, "cluster demo has no profile x");
+    assert_snapshot!(shown(over(StateName::Rejected, Started::No, refused)), @"");
+    let pull = because(ReasonCode::ImagePull, "cannot pull jobs:1: not found");
+    assert_snapshot!(shown(over(StateName::InfraFailed, Started::No, pull)), @"");
+}
+
+#[test]
+fn a_lost_job_is_no_success_and_no_failure_of_the_command() {
+    let gone = because(ReasonCode::PodGone, "pod invoke-1 is gone");
+    let lost = Job {
+        output_complete: Some(Completeness::No),
+        output_incomplete_reason: Some(IncompleteReason::PodGone),
+        ..over(StateName::Lost, Started::Unknown, gone)
+    };
+    assert_snapshot!(shown(lost), @"");
+}
+
+/// Whatever the command made of its signal: 0 after SIGTERM is not what was asked for.
+#[test]
+fn a_stopped_command_has_our_code_whatever_its_own() {
+    let stopped = |state, cause| Job {
+        state,
+        cause: Some(cause),
+        cancelled_by: Some("alice".into()),
+        ..ended(0, &Printed::nothing())
+    };
+    assert_snapshot!(shown(stopped(StateName::TimedOut, EndCause::RunTimeout)), @"");
+    assert_snapshot!(shown(stopped(StateName::Cancelled, EndCause::Cancelled)), @"");
+    let unstarted = Job {
+        cancelled_by: Some("alice".into()),
+        ..over(StateName::Cancelled, Started::No, None)
+    };
+    assert_snapshot!(shown(unstarted), @"");
+}
+
+/// No exit record, no success: also where a dispatcher forgets itself.
+#[test]
+fn a_success_without_a_code_is_none() {
+    let job = Job {
+        exit_code: None,
+        ..ended(0, &Printed::nothing())
+    };
+    assert!(shown(job).starts_with("exit: 249\n"));
+}

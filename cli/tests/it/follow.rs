@@ -1,0 +1,199 @@
+//! Cuts, proxies and lies on the way of the output.
+
+use std::time::Duration;
+
+use invoke_protocol::job::Completeness;
+use invoke_protocol::output::{IncompleteReason, Stream, StreamSummary};
+
+use crate::fixtures::{
+    ID, Printed, end_event, ended, job_event, queued, route, running, whole_stream,
+};
+use crate::program::{Bed, run};
+use crate::stub::{Answer, Piece};
+
+fn submitted() -> Bed {
+    let bed = Bed::new();
+    bed.stub
+        .on("POST /v1/jobs", vec![Answer::json(202, &queued())]);
+    bed
+}
+
+fn patient(bed: &Bed) -> std::process::Command {
+    let mut command = bed.invoke(&["cat"]);
+    command.env("INVOKE_RETRY_FOR", "5s");
+    command
+}
+
+fn printed() -> Printed {
+    (0..40_u8).fold(Printed::nothing(), |printed, byte| match byte % 3 {
+        0 => printed.err([byte; 7]),
+        _ => printed.out([byte; 1000]),
+    })
+}
+
+/// The stream breaks after each kind of event and in the middle of one; every byte arrives once.
+#[test]
+fn a_cut_stream_goes_on_where_it_was() {
+    let bed = submitted();
+    let printed = printed();
+    let events = printed.events();
+    let positions = |count: usize| {
+        let lengths = [12, 1005, 1005];
+        (0..count).map(|index| lengths[index % 3]).sum::<usize>()
+    };
+    // The last one of the first stream comes in halves, of which the second is lost.
+    let Piece::Bytes(torn) = events[10].clone() else {
+        unreachable!()
+    };
+    let mut first = vec![job_event(0, running())];
+    first.extend_from_slice(&events[..10]);
+    first.extend([
+        Piece::Bytes(torn[..torn.len() / 2].to_vec()),
+        Piece::Pause(PAUSE),
+        Piece::Cut,
+    ]);
+    let mut second = vec![job_event(positions(10) as u64, running())];
+    second.extend_from_slice(&events[10..25]);
+    second.extend([Piece::Pause(PAUSE), Piece::Cut]);
+    let mut third = vec![job_event(positions(25) as u64, running())];
+    // Again what was there before: a server, or a proxy, that repeats itself.
+    third.extend_from_slice(&events[24..]);
+    third.push(end_event(ended(0, &printed)));
+    let streams = [first, second, third].map(Answer::events).to_vec();
+    bed.stub.on(&route("GET", "/events"), streams);
+
+    let output = run(patient(&bed));
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.stdout, printed.of(Stream::Stdout));
+    let words = String::from_utf8_lossy(&output.stderr)
+        .replace(&*String::from_utf8_lossy(&printed.of(Stream::Stderr)), "");
+    assert_eq!(
+        words
+            .matches("invoke: the connection was cut; reconnecting\n")
+            .count(),
+        1
+    );
+    let seen = bed.stub.seen(&route("GET", "/events"));
+    let resumed: Vec<_> = seen
+        .iter()
+        .map(|seen| seen.header("last-event-id").to_owned())
+        .collect();
+    assert_eq!(
+        resumed,
+        [
+            "0".to_owned(),
+            positions(10).to_string(),
+            positions(25).to_string()
+        ]
+    );
+}
+
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A proxy that does not know event streams: the rest of the way is long-polled.
+#[test]
+fn without_event_streams_it_polls() {
+    let printed = printed();
+    let mut half = running();
+    half.log_bytes = 12 + 1005;
+    for streams in [
+        vec![Answer::json(
+            200,
+            &serde_json::json!({"a proxy": "says this"}),
+        )],
+        vec![Answer::events(vec![Piece::Cut])],
+    ] {
+        let bed = submitted();
+        bed.stub.on(&route("GET", "/events"), streams);
+        bed.stub.on(
+            &route("GET", ""),
+            vec![
+                Answer::json(200, &half),
+                Answer::json(200, &ended(7, &printed)),
+            ],
+        );
+        bed.stub
+            .with_log(printed.log())
+            .on(&route("GET", "/output"), vec![Answer::log()]);
+        let output = run(patient(&bed));
+        assert_eq!(output.status.code(), Some(7));
+        assert_eq!(output.stdout, printed.of(Stream::Stdout));
+        let polls = bed.stub.seen(&route("GET", ""));
+        assert_eq!(polls[0].query, "");
+        assert!(
+            polls[1]
+                .query
+                .starts_with("wait_seconds=20&version=4&log_bytes=")
+        );
+    }
+}
+
+/// What is missing in the middle is not printed over: at once where the positions show it, and at the
+/// end where a gap looks like the headers of frames that were put together.
+#[test]
+fn a_gap_is_refused() {
+    for (missing, words) in [
+        (
+            "seven b",
+            "a piece of output does not continue the one before",
+        ),
+        ("ten bytes.", "OUTPUT IS WRONG: stdout came to 100 bytes"),
+    ] {
+        let bed = submitted();
+        let printed = Printed::nothing().out(missing).out([b'x'; 100]);
+        let mut pieces = whole_stream(0, &printed);
+        pieces.remove(1);
+        bed.stub
+            .on(&route("GET", "/events"), vec![Answer::events(pieces)]);
+        let output = run(bed.invoke(&["cat"]));
+        assert_eq!(output.status.code(), Some(249));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+/// What arrived is compared with what the shim read from the pipes.
+#[test]
+fn altered_output_is_never_a_success() {
+    let bed = submitted();
+    let mut job = ended(0, &Printed::nothing().out("right\n"));
+    job.stdout = Some(StreamSummary {
+        bytes: 6,
+        ..Printed::nothing().out("wrong\n").summary(Stream::Stdout)
+    });
+    let mut pieces = vec![job_event(0, running())];
+    pieces.extend(Printed::nothing().out("right\n").events());
+    pieces.push(end_event(job));
+    bed.stub
+        .on(&route("GET", "/events"), vec![Answer::events(pieces)]);
+    insta::assert_snapshot!(bed.transcript(&["cat"]), @"");
+}
+
+/// The code is still the command's; what is missing is said loudly.
+#[test]
+fn incomplete_output_is_loud() {
+    let bed = submitted();
+    let whole = Printed::nothing().out("one\n").out("two\n");
+    let mut job = ended(3, &whole);
+    job.output_complete = Some(Completeness::No);
+    job.output_incomplete_reason = Some(IncompleteReason::NotUploaded);
+    let mut pieces = vec![job_event(0, running())];
+    pieces.extend_from_slice(&whole.events()[..1]);
+    pieces.push(end_event(job));
+    bed.stub
+        .on(&route("GET", "/events"), vec![Answer::events(pieces)]);
+    insta::assert_snapshot!(bed.transcript(&["cat"]), @"");
+}
+
+/// A dispatcher that is gone for good: the job is not, and that is what is said.
+#[test]
+fn a_job_that_cannot_be_followed_goes_on() {
+    let bed = submitted();
+    let pieces = vec![job_event(0, running()), Piece::Pause(PAUSE), Piece::Cut];
+    bed.stub.on(
+        &route("GET", "/events"),
+        vec![Answer::events(pieces), Answer::foreign(502, "")],
+    );
+    let shown = bed.transcript(&["cat"]).replace(ID, "[ID]");
+    insta::assert_snapshot!(shown, @"");
+}

@@ -1,0 +1,194 @@
+//! `result`, `logs`, `jobs`, `cancel`.
+
+use insta::assert_snapshot;
+use invoke_protocol::api::JobList;
+use invoke_protocol::command::Command;
+use invoke_protocol::job::Job;
+use invoke_protocol::output::EndCause;
+use invoke_protocol::problem::ProblemCode;
+use invoke_protocol::state::StateName;
+use serde_json::Value;
+
+use crate::fixtures::{ID, Printed, ended, queued, route, running, whole_stream};
+use crate::program::{Bed, run};
+use crate::stub::Answer;
+
+/// A bed with a job that is known, and its stored output.
+fn with_job(job: &Job, printed: &Printed) -> Bed {
+    let bed = Bed::new();
+    bed.stub.on(&route("GET", ""), vec![Answer::json(200, job)]);
+    bed.stub
+        .with_log(printed.log())
+        .on(&route("GET", "/output"), vec![Answer::log()]);
+    bed
+}
+
+#[test]
+fn a_result_is_the_stored_output_and_the_code() {
+    let printed = Printed::nothing()
+        .out("pods\n")
+        .err("warning\n")
+        .out(b"\xff\n");
+    let bed = with_job(&ended(4, &printed), &printed);
+    let output = run(bed.invoke(&["result", ID]));
+    assert_eq!(output.status.code(), Some(4));
+    assert_eq!(
+        (output.stdout, output.stderr),
+        (b"pods\n\xff\n".to_vec(), b"warning\n".to_vec())
+    );
+    let document = run(bed.invoke(&["-o", "json", "result", ID]));
+    let document: Value = serde_json::from_slice(&document.stdout).unwrap();
+    assert_eq!(document["stdout_encoding"], "base64");
+    assert_eq!(document["stderr"], "warning\n");
+    assert_eq!(document["exit_code"], 4);
+}
+
+#[test]
+fn a_result_waits_for_nothing() {
+    let bed = with_job(&running(), &Printed::nothing());
+    assert_snapshot!(bed.transcript(&["result", ID]), @"");
+}
+
+#[test]
+fn an_unknown_job_is_refused() {
+    let bed = Bed::new();
+    let detail = format!("there is no job {ID}, or you may not see it");
+    let refusal = Answer::problem(ProblemCode::JobNotFound, &detail);
+    bed.stub.on(&route("GET", ""), vec![refusal.clone()]);
+    bed.stub.on(&route("GET", "/events"), vec![refusal.clone()]);
+    bed.stub.on(&route("POST", "/cancel"), vec![refusal]);
+    for line in [
+        vec!["result", ID],
+        vec!["logs", ID],
+        vec!["logs", "-f", ID],
+        vec!["jobs", ID],
+        vec!["cancel", ID],
+    ] {
+        assert_eq!(
+            bed.transcript(&line),
+            format!("exit: 240\n--- stderr\ninvoke: {detail}\n")
+        );
+    }
+}
+
+#[test]
+fn logs_print_what_there_is_and_follow_on_demand() {
+    let printed = Printed::nothing().out("so far\n");
+    let mut job = running();
+    job.log_bytes = printed.log().len() as u64;
+    let bed = with_job(&job, &printed);
+    bed.stub.on(
+        &route("GET", "/events"),
+        vec![Answer::events(whole_stream(9, &printed))],
+    );
+    assert_eq!(
+        bed.transcript(&["logs", ID]),
+        "exit: 0\n--- stdout\nso far\n"
+    );
+    assert_eq!(
+        bed.transcript(&["logs", "-f", ID]),
+        "exit: 9\n--- stdout\nso far\n"
+    );
+    assert_snapshot!(bed.transcript(&["logs", "-o", "json", ID]), @"");
+}
+
+/// One row for each job, whatever its command is made of.
+#[test]
+fn jobs_are_listed_one_to_a_line() {
+    let bed = Bed::new();
+    let mut nasty = queued();
+    nasty.command =
+        Command::shell(format!("printf 'a\nb\u{1b}[2J' # {}", "x".repeat(100))).unwrap();
+    let jobs = vec![nasty, running(), ended(1, &Printed::nothing())];
+    bed.stub.on(
+        "GET /v1/jobs",
+        vec![Answer::json(200, &JobList { jobs, next: None })],
+    );
+    let shown = bed.transcript(&["jobs", "-c", "demo", "--limit", "3"]);
+    let shown = without_ages(&shown);
+    assert_snapshot!(shown, @"");
+    assert_eq!(
+        bed.stub.seen("GET /v1/jobs")[0].query,
+        "cluster=demo&limit=3"
+    );
+    let json = run(bed.invoke(&["jobs", "-o", "json"])).stdout;
+    assert_eq!(
+        serde_json::from_slice::<Value>(&json).unwrap()["jobs"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
+}
+
+/// Ages grow with the calendar.
+fn without_ages(shown: &str) -> String {
+    let is_age = |word: &str| {
+        word.strip_suffix('d')
+            .is_some_and(|days| !days.is_empty() && days.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let age = shown
+        .split_whitespace()
+        .find(|word| is_age(word))
+        .unwrap_or("0d")
+        .to_owned();
+    shown.replace(&age, "[AGE]")
+}
+
+#[test]
+fn no_jobs_are_no_empty_table() {
+    let bed = Bed::new();
+    bed.stub.on(
+        "GET /v1/jobs",
+        vec![Answer::json(
+            200,
+            &JobList {
+                jobs: vec![],
+                next: None,
+            },
+        )],
+    );
+    assert_snapshot!(bed.transcript(&["jobs"]), @"");
+}
+
+#[test]
+fn one_job_is_shown_in_detail() {
+    let printed = Printed::nothing().out("pods\n");
+    let bed = with_job(&ended(0, &printed), &printed);
+    assert_snapshot!(bed.transcript(&["jobs", ID]), @"");
+    let document = run(bed.invoke(&["jobs", "-o", "json", ID]));
+    let document: Value = serde_json::from_slice(&document.stdout).unwrap();
+    assert_eq!(document["stdout"], "pods\n");
+}
+
+#[test]
+fn a_cancel_waits_for_the_end() {
+    let cancelled = Job {
+        state: StateName::Cancelled,
+        cause: Some(EndCause::Cancelled),
+        cancelled_by: Some("local".into()),
+        ..ended(143, &Printed::nothing())
+    };
+    let mut cancelling = running();
+    cancelling.state = StateName::Cancelling;
+    let bed = with_job(&cancelled, &Printed::nothing());
+    bed.stub.on(
+        &route("POST", "/cancel"),
+        vec![Answer::json(202, &cancelling)],
+    );
+    assert_snapshot!(bed.transcript(&["cancel", ID]).replace(ID, "[ID]"), @"");
+    let over = Answer::problem(ProblemCode::JobOver, "job 1 is over: it succeeded");
+    bed.stub.on(&route("POST", "/cancel"), vec![over]);
+    assert_snapshot!(bed.transcript(&["cancel", ID]), @"");
+}
+
+/// The command was quicker than the cancel: that is said, and its code is passed on.
+#[test]
+fn a_cancel_that_comes_too_late_says_so() {
+    let bed = with_job(&ended(3, &Printed::nothing()), &Printed::nothing());
+    bed.stub.on(
+        &route("POST", "/cancel"),
+        vec![Answer::json(202, &running())],
+    );
+    assert_snapshot!(bed.transcript(&["cancel", ID]).replace(ID, "[ID]"), @"");
+}

@@ -1,0 +1,293 @@
+//! A dispatcher that says what a test tells it to, over real TLS with real certificates.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use invoke_protocol::api::{JobEvent, OUTPUT_END, SERVER_VERSION};
+use invoke_protocol::problem::{Problem, ProblemCode};
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
+
+use crate::program::Certificates;
+
+/// A scripted dispatcher; it ends with the test.
+pub(crate) struct Stub {
+    pub(crate) address: SocketAddr,
+    script: Arc<Mutex<Script>>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+#[derive(Default)]
+struct Script {
+    answers: HashMap<String, VecDeque<Answer>>,
+    log: Vec<u8>,
+    seen: Vec<Seen>,
+}
+
+/// A request as it arrived.
+#[derive(Clone)]
+pub(crate) struct Seen {
+    pub(crate) route: String,
+    pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Seen {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// What a route answers; its last answer is repeated for ever.
+#[derive(Clone)]
+pub(crate) struct Answer {
+    status: StatusCode,
+    ours: bool,
+    media_type: &'static str,
+    content: Content,
+}
+
+#[derive(Clone)]
+enum Content {
+    Whole(Bytes),
+    Pieces(Vec<Piece>),
+    /// The output log, from where the query says.
+    Log,
+}
+
+/// A piece of an answer that comes bit by bit.
+#[derive(Clone)]
+pub(crate) enum Piece {
+    Bytes(Vec<u8>),
+    /// Time for what was sent to arrive on its own.
+    Pause(Duration),
+    /// The connection breaks.
+    Cut,
+    /// Nothing comes any more.
+    Silence,
+}
+
+impl Answer {
+    pub(crate) fn json(status: u16, body: &impl Serialize) -> Self {
+        let body = serde_json::to_vec(body).unwrap();
+        Self::new(status, "application/json", Content::Whole(body.into()))
+    }
+
+    pub(crate) fn problem(code: ProblemCode, detail: &str) -> Self {
+        let problem = Problem::new(code, detail, "request-1");
+        let body = serde_json::to_vec(&problem).unwrap();
+        Self::new(
+            code.status(),
+            "application/problem+json",
+            Content::Whole(body.into()),
+        )
+    }
+
+    pub(crate) fn events(pieces: Vec<Piece>) -> Self {
+        Self::new(200, "text/event-stream", Content::Pieces(pieces))
+    }
+
+    pub(crate) fn log() -> Self {
+        Self::new(200, "application/octet-stream", Content::Log)
+    }
+
+    /// The connection breaks instead of an answer, after the request has arrived.
+    pub(crate) fn cut() -> Self {
+        Self::pieces(200, vec![Piece::Cut])
+    }
+
+    /// An answer that comes bit by bit.
+    pub(crate) fn pieces(status: u16, pieces: Vec<Piece>) -> Self {
+        Self::new(status, "application/json", Content::Pieces(pieces))
+    }
+
+    /// What another kind of server says.
+    pub(crate) fn foreign(status: u16, body: &'static str) -> Self {
+        let content = Content::Whole(Bytes::from_static(body.as_bytes()));
+        Self {
+            ours: false,
+            ..Self::new(status, "text/html", content)
+        }
+    }
+
+    fn new(status: u16, media_type: &'static str, content: Content) -> Self {
+        let status = StatusCode::from_u16(status).unwrap();
+        Self {
+            status,
+            ours: true,
+            media_type,
+            content,
+        }
+    }
+
+    fn respond(self, query: &str, log: &[u8]) -> Response {
+        let mut response = Response::builder()
+            .status(self.status)
+            .header("content-type", self.media_type);
+        if self.ours {
+            response = response.header(SERVER_VERSION, "0.1.0");
+        }
+        let body = match self.content {
+            Content::Whole(bytes) => Body::from(bytes),
+            Content::Pieces(pieces) => Body::from_stream(stream(pieces)),
+            Content::Log => {
+                response = response.header(OUTPUT_END, log.len());
+                let from = query.split('&').find_map(|pair| pair.strip_prefix("from="));
+                let from: usize = from.map_or(0, |from| from.parse().unwrap());
+                Body::from(log[from..].to_vec())
+            }
+        };
+        response.body(body).unwrap()
+    }
+}
+
+fn stream(pieces: Vec<Piece>) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {
+    futures::stream::unfold(VecDeque::from(pieces), |mut pieces| async move {
+        loop {
+            return match pieces.pop_front()? {
+                Piece::Bytes(bytes) => Some((Ok(bytes.into()), pieces)),
+                Piece::Cut => Some((Err(std::io::Error::other("cut")), pieces)),
+                Piece::Silence => std::future::pending().await,
+                Piece::Pause(time) => {
+                    tokio::time::sleep(time).await;
+                    continue;
+                }
+            };
+        }
+    })
+}
+
+/// An event as it is sent.
+pub(crate) fn event(position: u64, event: &JobEvent) -> Piece {
+    let kind = match event {
+        JobEvent::Job { .. } => "job",
+        JobEvent::Output { .. } => "output",
+        JobEvent::End { .. } => "end",
+    };
+    let text = serde_json::to_string(event).unwrap();
+    Piece::Bytes(format!("id: {position}\nevent: {kind}\ndata: {text}\n\n").into_bytes())
+}
+
+impl Stub {
+    /// Listens with these certificates.
+    pub(crate) fn start(certificates: &Certificates) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let script = Arc::new(Mutex::new(Script::default()));
+        let router = Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(&script));
+        let tls = TlsListener {
+            listener,
+            acceptor: acceptor(certificates),
+        };
+        runtime.spawn(async move { axum::serve(tls, router).await });
+        Self {
+            address,
+            script,
+            _runtime: runtime,
+        }
+    }
+
+    /// What a route answers, one after the other: `POST /v1/jobs`.
+    pub(crate) fn on(&self, route: &str, answers: Vec<Answer>) -> &Self {
+        self.script
+            .lock()
+            .unwrap()
+            .answers
+            .insert(route.to_owned(), answers.into());
+        self
+    }
+
+    /// The output log that [`Answer::log`] hands out.
+    pub(crate) fn with_log(&self, log: Vec<u8>) -> &Self {
+        self.script.lock().unwrap().log = log;
+        self
+    }
+
+    /// The requests to a route so far.
+    pub(crate) fn seen(&self, route: &str) -> Vec<Seen> {
+        let script = self.script.lock().unwrap();
+        script
+            .seen
+            .iter()
+            .filter(|seen| seen.route == route)
+            .cloned()
+            .collect()
+    }
+}
+
+async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let route = format!("{} {}", parts.method, parts.uri.path());
+    let query = parts.uri.query().unwrap_or_default().to_owned();
+    let mut script = script.lock().unwrap();
+    let seen = Seen {
+        route: route.clone(),
+        query: query.clone(),
+        headers: parts.headers,
+        body,
+    };
+    script.seen.push(seen);
+    let answer = match script.answers.get_mut(&route) {
+        Some(answers) if answers.len() > 1 => answers.pop_front(),
+        Some(answers) => answers.front().cloned(),
+        None => None,
+    };
+    let missing = || Answer::problem(ProblemCode::NoSuchRoute, &format!("no answer for {route}"));
+    answer.unwrap_or_else(missing).respond(&query, &script.log)
+}
+
+struct TlsListener {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, peer) = self.listener.accept().await.unwrap();
+            // A client that does not like our certificate leaves: that is what some tests are about.
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, peer);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+fn acceptor(certificates: &Certificates) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(certificates.chain(), certificates.key())
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}

@@ -1,0 +1,107 @@
+-- Times are microseconds since 1970, UTC. Ids are UUIDs. JSON is text: it is shown, never searched.
+
+-- What all replicas share: the key that signs orders, the key that AMQP passwords are derived from.
+CREATE TABLE secrets (
+    name  TEXT PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE api_tokens (
+    id         BLOB PRIMARY KEY,
+    name       TEXT NOT NULL,
+    sha256     BLOB NOT NULL UNIQUE,
+    created_at INTEGER NOT NULL,
+    revoked_at INTEGER
+) STRICT;
+
+CREATE TABLE clusters (
+    id             BLOB PRIMARY KEY,
+    name           TEXT NOT NULL UNIQUE,
+    created_at     INTEGER NOT NULL,
+    -- Ed25519, 32 bytes; null until a runner has enrolled.
+    public_key     BLOB,
+    last_contact   INTEGER,
+    runner_version TEXT,
+    -- JSON array of {name, max_run_seconds}.
+    profiles       TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE join_tokens (
+    sha256      BLOB PRIMARY KEY,
+    cluster_id  BLOB NOT NULL REFERENCES clusters (id),
+    expires_at  INTEGER NOT NULL,
+    -- The first key that was enrolled with it; no other ever can be.
+    used_by_key BLOB
+) STRICT;
+CREATE INDEX join_tokens_by_cluster ON join_tokens (cluster_id);
+
+CREATE TABLE jobs (
+    id                  BLOB PRIMARY KEY,
+    cluster_id          BLOB NOT NULL REFERENCES clusters (id),
+    profile             TEXT NOT NULL,
+    command             TEXT NOT NULL,
+    submitted_by        TEXT NOT NULL,
+    submitted_at        INTEGER NOT NULL,
+    start_deadline      INTEGER NOT NULL,
+    run_timeout_seconds INTEGER,
+    idempotency_key     BLOB NOT NULL,
+    request_sha256      BLOB NOT NULL,
+    -- The state's name, to search by, and the whole state as JSON. Written together, by transitions only.
+    state               TEXT NOT NULL,
+    state_detail        TEXT NOT NULL,
+    version             INTEGER NOT NULL,
+    -- What the state no longer says when it has moved on.
+    runner              TEXT,
+    pod                 BLOB,
+    permitted_at        INTEGER,
+    -- When a started job of which nothing is heard is given up; null until it is permitted to start.
+    give_up_at          INTEGER,
+    -- What the runner said last about why the job is not getting on, as JSON.
+    waiting             TEXT,
+    waiting_at          INTEGER,
+    -- How much of the output log is stored, durably.
+    log_bytes           INTEGER NOT NULL,
+    -- The broker's last confirm, how many there were, and when to publish again if nobody takes the job.
+    published_at        INTEGER,
+    publications        INTEGER NOT NULL,
+    republish_at        INTEGER,
+    UNIQUE (submitted_by, idempotency_key)
+) STRICT;
+CREATE INDEX jobs_by_cluster ON jobs (cluster_id, id);
+-- The sweeper and the runners look only for jobs that are not over: these stay as small as the work in hand.
+CREATE INDEX jobs_to_expire ON jobs (start_deadline) WHERE state IN ('queued', 'claimed', 'starting');
+CREATE INDEX jobs_to_republish ON jobs (republish_at) WHERE state = 'queued';
+CREATE INDEX jobs_started ON jobs (cluster_id, state) WHERE state IN ('running', 'contact_lost', 'cancelling');
+CREATE INDEX jobs_to_give_up ON jobs (give_up_at) WHERE state IN ('running', 'contact_lost', 'cancelling');
+CREATE INDEX jobs_open ON jobs (cluster_id)
+    WHERE state IN ('queued', 'claimed', 'starting', 'running', 'contact_lost', 'cancelling');
+
+-- Jobs that the broker has not confirmed yet.
+CREATE TABLE outbox (
+    job_id       BLOB PRIMARY KEY REFERENCES jobs (id),
+    created_at   INTEGER NOT NULL,
+    -- Until then a relay is busy with it, or it rests after a failure.
+    leased_until INTEGER NOT NULL,
+    attempts     INTEGER NOT NULL,
+    last_error   TEXT
+) STRICT;
+CREATE INDEX outbox_by_lease ON outbox (leased_until);
+
+-- Which blob holds which part of a job's output log. The parts touch and do not overlap.
+CREATE TABLE job_output (
+    job_id      BLOB NOT NULL REFERENCES jobs (id),
+    from_offset INTEGER NOT NULL,
+    to_offset   INTEGER NOT NULL,
+    blob        TEXT NOT NULL,
+    PRIMARY KEY (job_id, from_offset)
+) STRICT;
+
+CREATE TABLE audit (
+    id      BLOB PRIMARY KEY,
+    at      INTEGER NOT NULL,
+    who     TEXT NOT NULL,
+    action  TEXT NOT NULL,
+    object  TEXT NOT NULL,
+    outcome TEXT NOT NULL
+) STRICT;
+CREATE INDEX audit_by_object ON audit (object, at);

@@ -1,0 +1,123 @@
+//! Who may come in. The only way to the application leads through here.
+//!
+//! Routers are built over a [`Locked`] application, whose content no other module can reach. A handler
+//! gets at it by asking for an extractor that opens it: [`Person`] at people's doors,
+//! [`runner::Runner`] at runners' doors, [`Newcomer`] at the one door where the credential is in the
+//! body. A route that forgets to ask has nothing to work with, so it cannot be written.
+
+pub mod runner;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+
+use crate::app::App;
+use crate::problem::Refusal;
+use crate::signing::sha256;
+use crate::store::api_tokens;
+
+/// The application, to which nobody has come in yet.
+#[derive(Clone)]
+pub struct Locked(Arc<App>);
+
+/// A person, or their script, who may do what the route is for.
+pub struct Person {
+    /// What the audit log calls them.
+    pub name: String,
+    /// The application.
+    pub app: Arc<App>,
+}
+
+/// Somebody with nothing but a join token in the request's body, which the handler must redeem before
+/// anything else.
+pub struct Newcomer {
+    /// The application.
+    pub app: Arc<App>,
+}
+
+impl Locked {
+    /// Locks the application for the routers.
+    #[must_use]
+    pub const fn new(app: Arc<App>) -> Self {
+        Self(app)
+    }
+}
+
+/// Authenticates a person and decides whether they may do what they ask: today whoever holds an API
+/// token that is not revoked may do everything.
+///
+/// # Errors
+/// A [`Refusal`] that does not say whether a token exists, was revoked, or never was.
+async fn admit(app: &App, headers: &HeaderMap) -> Result<String, Refusal> {
+    let token = bearer(headers)?;
+    let mut session = app.store.read().await?;
+    let holder = api_tokens::holder(&mut session, &sha256(token.as_bytes())).await?;
+    holder
+        .ok_or_else(|| Refusal::unauthenticated("the API token is not known here, or was revoked"))
+}
+
+impl FromRequestParts<Locked> for Person {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, Locked(app): &Locked) -> Result<Self, Refusal> {
+        let name = admit(app, &parts.headers).await?;
+        Ok(Self {
+            name,
+            app: Arc::clone(app),
+        })
+    }
+}
+
+impl FromRequestParts<Locked> for Newcomer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        _parts: &mut Parts,
+        Locked(app): &Locked,
+    ) -> Result<Self, Infallible> {
+        Ok(Self {
+            app: Arc::clone(app),
+        })
+    }
+}
+
+/// The credential of `Authorization: Bearer …` (RFC 6750; the scheme's case does not matter).
+fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
+    let header = headers.get(AUTHORIZATION).ok_or_else(|| {
+        Refusal::unauthenticated("the request has no credential: send Authorization: Bearer TOKEN")
+    })?;
+    let credential = header.to_str().ok().and_then(|text| text.split_once(' '));
+    match credential {
+        Some((scheme, token))
+            if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() =>
+        {
+            Ok(token.trim())
+        }
+        _ => Err(Refusal::unauthenticated(
+            "the credential is not of the form Authorization: Bearer TOKEN",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bearer_credential_is_one() {
+        let read = |text: &str| {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, text.parse().unwrap())]);
+            bearer(&headers).ok().map(str::to_owned)
+        };
+        assert_eq!(read("Bearer abc"), Some("abc".to_owned()));
+        assert_eq!(read("bearer  abc "), Some("abc".to_owned()));
+        for other in ["Bearer", "Bearer ", "Basic abc", "abc", ""] {
+            assert_eq!(read(other), None, "{other}");
+        }
+        assert!(bearer(&HeaderMap::new()).is_err());
+    }
+}

@@ -1,0 +1,118 @@
+//! The relay: what is stored but not sent is signed, published, confirmed, and only then marked as
+//! sent.
+//!
+//! **Confirm before mark.** Marked first, a job whose message was lost would wait for a runner that
+//! never hears of it. Sent twice is harmless: a runner claims before it acts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use invoke_protocol::state::JobState;
+
+use crate::broker::{Broker, Delivery, Error, Session};
+use crate::clock;
+use crate::problem::chain;
+use crate::signing::Signer;
+use crate::store::jobs::{self, StoredJob};
+use crate::store::outbox::Leased;
+use crate::store::{self, Store};
+
+/// How many messages may wait for their confirm at once.
+const WINDOW: usize = 32;
+
+/// How many jobs are taken from the outbox at once.
+const BATCH: u32 = 64;
+
+/// How long to wait without a hint: what rests after a failure is due again by then, or another
+/// replica stored something and stopped.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The relay of one dispatcher.
+#[derive(Clone)]
+pub struct Relay {
+    /// Where jobs wait.
+    pub store: Store,
+    /// Signs them.
+    pub signer: Arc<Signer>,
+    /// Wakes it, and is told how the broker stands.
+    pub broker: Arc<Broker>,
+}
+
+impl Relay {
+    /// Sends what there is to send until the session has ended.
+    ///
+    /// # Errors
+    /// What makes the session doubtful.
+    pub async fn run(&self, session: &Session) -> Result<(), Error> {
+        while !session.ended().is_cancelled() {
+            // There may be more than one batch: rest only when there was nothing.
+            if self.send_some(session).await? == 0 {
+                tokio::select! {
+                    () = self.broker.awoken() => {}
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                    () = session.ended().cancelled() => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one batch and says how many were taken on. One that fails does not drop the others: each
+    /// of them is marked or given back.
+    async fn send_some(&self, session: &Session) -> Result<usize, Error> {
+        if session.is_blocked() {
+            return Ok(0);
+        }
+        let leased = self.store.lease_unsent(BATCH, clock::now()).await?;
+        let taken = leased.len();
+        let sent = futures::stream::iter(leased)
+            .map(|leased| self.send(session, leased))
+            .buffer_unordered(WINDOW);
+        let sent: Vec<Result<(), Error>> = sent.collect().await;
+        sent.into_iter()
+            .collect::<Result<(), Error>>()
+            .map(|()| taken)
+    }
+
+    async fn send(&self, session: &Session, leased: Leased) -> Result<(), Error> {
+        let Some(job) = self.still_queued(leased).await? else {
+            return Ok(self.store.drop_unsent(leased.job).await?);
+        };
+        let message = match self.message(&job) {
+            Ok(message) => message,
+            Err(error) => return self.give_back(leased, &chain(&error)).await,
+        };
+        match session
+            .publish(&job.cluster_name, &job.id.to_string(), &message)
+            .await
+        {
+            Ok(Delivery::Taken) => Ok(self.store.mark_sent(job.id, clock::now()).await?),
+            Ok(Delivery::Unroutable(why)) => {
+                tracing::warn!(job.id = %job.id, "RabbitMQ has no queue for job {}: {why}", job.id);
+                self.give_back(leased, &format!("RabbitMQ has no queue for it: {why}"))
+                    .await
+            }
+            Err(error) => {
+                self.give_back(leased, &chain(&error)).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// A job that was taken, or is over, needs no message any more.
+    async fn still_queued(&self, leased: Leased) -> Result<Option<StoredJob>, store::Error> {
+        let mut session = self.store.read().await?;
+        let job = jobs::find(&mut session, leased.job).await?;
+        Ok(job.filter(|job| job.state == JobState::Queued))
+    }
+
+    /// Signed when it is sent, not when it was stored: the key that signs is the one of today.
+    fn message(&self, job: &StoredJob) -> Result<Vec<u8>, crate::signing::Error> {
+        Ok(serde_json::to_vec(&self.signer.sign(job)?)?)
+    }
+
+    async fn give_back(&self, leased: Leased, why: &str) -> Result<(), Error> {
+        Ok(self.store.give_back(leased, why, clock::now()).await?)
+    }
+}

@@ -1,0 +1,275 @@
+//! How every refusal looks outside, and what is logged of it: all status codes and outward sentences
+//! of common cases are in this file.
+//!
+//! Handlers return a [`Refusal`]. [`frame`] is around all of them: it names the request, writes the
+//! problem document (RFC 9457), and turns what is not ours (axum's own rejections, unknown routes,
+//! panics) into one too, so that no caller ever has to read anything else.
+
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{MatchedPath, Request};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use invoke_protocol::api::SERVER_VERSION;
+use invoke_protocol::id::{JobId, ParseError};
+use invoke_protocol::problem::{MEDIA_TYPE, Problem, ProblemCode};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::store::jobs::StoredJob;
+use crate::{blobs, output, signing, store};
+
+/// A request that is refused: what the caller is told, and for the log what lies behind it.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    code: ProblemCode,
+    detail: String,
+    cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Refusal {
+    /// A refusal in the caller's words: what happened, to which object, and what to do now.
+    #[must_use]
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            cause: None,
+        }
+    }
+
+    /// The same, with what lies behind it. The cause goes to the log and never to the caller.
+    #[must_use]
+    pub fn because(self, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self {
+            cause: Some(Arc::new(cause)),
+            ..self
+        }
+    }
+
+    pub(crate) fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(ProblemCode::InvalidRequest, detail)
+    }
+
+    pub(crate) fn invalid_id(error: &ParseError) -> Self {
+        Self::new(ProblemCode::InvalidId, error.to_string())
+    }
+
+    pub(crate) fn unauthenticated(detail: &str) -> Self {
+        Self::new(ProblemCode::Unauthenticated, detail)
+    }
+
+    pub(crate) fn no_job(job: JobId) -> Self {
+        Self::new(ProblemCode::JobNotFound, format!("there is no job {job}"))
+    }
+
+    pub(crate) fn job_over(job: &StoredJob) -> Self {
+        let state = job.state.name();
+        Self::new(
+            ProblemCode::JobOver,
+            format!("job {} is over: it is {state}", job.id),
+        )
+    }
+
+    pub(crate) fn not_started(job: JobId) -> Self {
+        let detail = format!("job {job} was not permitted to start, so nothing can have run");
+        Self::new(ProblemCode::NotStarted, detail)
+    }
+
+    pub(crate) fn other_pod(job: JobId) -> Self {
+        let detail = format!("the command of job {job} was started in another pod, and only there");
+        Self::new(ProblemCode::OtherPod, detail)
+    }
+
+    fn internal(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        let detail =
+            "something went wrong in the dispatcher; its log has more under this request's id";
+        Self::new(ProblemCode::Internal, detail).because(cause)
+    }
+
+    fn unavailable(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        let detail = "the dispatcher cannot reach its store at the moment; the same request may be sent again";
+        Self::new(ProblemCode::Unavailable, detail).because(cause)
+    }
+}
+
+impl From<store::Error> for Refusal {
+    fn from(error: store::Error) -> Self {
+        if error.is_passing() {
+            Self::unavailable(error)
+        } else {
+            Self::internal(error)
+        }
+    }
+}
+
+impl From<blobs::Error> for Refusal {
+    /// A disk that is full or a bucket that does not answer: the runner spools and sends again.
+    fn from(error: blobs::Error) -> Self {
+        Self::unavailable(error)
+    }
+}
+
+impl From<signing::Error> for Refusal {
+    fn from(error: signing::Error) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl Refusal {
+    pub(crate) fn of_output(job: JobId, error: output::Error) -> Self {
+        match error {
+            output::Error::NoJob => Self::no_job(job),
+            output::Error::Over(job) => Self::job_over(&job),
+            output::Error::NotStarted => Self::not_started(job),
+            output::Error::OtherPod => Self::other_pod(job),
+            output::Error::Gap { .. } => Self::new(ProblemCode::OutputGap, error.to_string()),
+            output::Error::Invalid(invalid) => {
+                Self::new(ProblemCode::InvalidOutput, invalid.to_string())
+            }
+            output::Error::Position { .. } => Self::invalid(error.to_string()),
+            output::Error::Store(error) => error.into(),
+            output::Error::Blobs(error) => error.into(),
+            output::Error::Contended => Self::unavailable(error),
+            output::Error::Blob { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    /// Only the status: [`frame`] knows the request's id and writes the document.
+    fn into_response(self) -> Response {
+        let mut response = status(self.code).into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Around every request: its id, its log span, the server's version, and the problem document.
+pub async fn frame(request: Request, next: Next) -> Response {
+    let id = Uuid::new_v4().to_string();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map(|path| path.as_str().to_owned());
+    let span = tracing::info_span!("request", request.id = id, method = %request.method(), route);
+    let response = next.run(request).instrument(span.clone()).await;
+    let mut response = match refusal_of(response).await {
+        Ok(response) => response,
+        Err((headers, refusal)) => {
+            span.in_scope(|| log(&refusal));
+            document(headers, &refusal, &id)
+        }
+    };
+    response.headers_mut().insert(
+        SERVER_VERSION,
+        HeaderValue::from_static(env!("CARGO_PKG_VERSION")),
+    );
+    response
+}
+
+/// Turns a handler's panic into a refusal; the panic hook has logged where it was.
+pub fn of_panic(_panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
+    let detail = "something went wrong in the dispatcher; its log has more";
+    Refusal::new(ProblemCode::Internal, detail).into_response()
+}
+
+/// What is not found by any route.
+pub async fn no_such_route(request: Request) -> Refusal {
+    Refusal::new(
+        ProblemCode::NoSuchRoute,
+        format!("there is nothing at {}", request.uri().path()),
+    )
+}
+
+/// The refusal that a response stands for, with the headers to keep; or the response, if it is none.
+async fn refusal_of(mut response: Response) -> Result<Response, (HeaderMap, Refusal)> {
+    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+        return Err((HeaderMap::new(), refusal));
+    }
+    let code = match response.status() {
+        status if status.as_u16() < 400 => return Ok(response),
+        _ if response
+            .headers()
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind == "application/json") =>
+        {
+            return Ok(response);
+        }
+        StatusCode::METHOD_NOT_ALLOWED => ProblemCode::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => ProblemCode::TooLarge,
+        status if status.is_client_error() => ProblemCode::InvalidRequest,
+        _ => ProblemCode::Internal,
+    };
+    // A rejection of axum's: its headers (`Allow`) stay, its one sentence becomes the detail.
+    let (mut parts, body) = response.into_parts();
+    parts.headers.remove(CONTENT_LENGTH);
+    let text = to_bytes(body, 4096)
+        .await
+        .map(|text| String::from_utf8_lossy(&text).into_owned());
+    let detail = text
+        .ok()
+        .filter(|text| !text.is_empty())
+        .unwrap_or_else(|| code.title().to_owned());
+    Err((parts.headers, Refusal::new(code, detail)))
+}
+
+fn document(mut headers: HeaderMap, refusal: &Refusal, request_id: &str) -> Response {
+    let problem = Problem::new(refusal.code, refusal.detail.as_str(), request_id);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    let hint = match refusal.code {
+        ProblemCode::Unavailable => Some((RETRY_AFTER, "2")),
+        ProblemCode::Unauthenticated => Some((WWW_AUTHENTICATE, "Bearer")),
+        _ => None,
+    };
+    headers.extend(hint.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    // A problem is strings and a number: it has a JSON form.
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    (status(refusal.code), headers, Body::from(body)).into_response()
+}
+
+fn log(refusal: &Refusal) {
+    let cause = refusal.cause.as_ref().map(|cause| chain(cause.as_ref()));
+    let code = refusal.code.as_str();
+    match refusal.code {
+        ProblemCode::Internal => {
+            tracing::error!(
+                problem.code = code,
+                cause,
+                "a request failed: {}",
+                refusal.detail
+            );
+        }
+        ProblemCode::Unavailable => {
+            tracing::warn!(
+                problem.code = code,
+                cause,
+                "a request was put off: {}",
+                refusal.detail
+            );
+        }
+        _ => tracing::debug!(
+            problem.code = code,
+            cause,
+            "a request was refused: {}",
+            refusal.detail
+        ),
+    }
+}
+
+/// An error with all that lies behind it, in one line.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let sources = std::iter::successors(Some(error), |error| error.source());
+    sources
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+fn status(code: ProblemCode) -> StatusCode {
+    StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}

@@ -1,0 +1,108 @@
+//! `POST /v1/runner/contact`: "I am here", answered with the jobs that are to be cancelled.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use invoke_protocol::id::JobId;
+use invoke_protocol::problem::Problem;
+use invoke_protocol::runner::{CONTACT, ContactRequest, ContactResponse, ProfileSummary};
+use invoke_protocol::state::Event;
+use tokio::time::Instant;
+
+use crate::access::runner::Runner;
+use crate::api::path::json;
+use crate::clock;
+use crate::problem::Refusal;
+use crate::store::{clusters, due, jobs};
+
+/// The longest that an answer is held back. Less than what makes a cluster offline: a runner that waits
+/// for an answer says nothing meanwhile.
+const MAX_WAIT: Duration = Duration::from_secs(20);
+
+/// How many profiles a cluster may offer.
+const MAX_PROFILES: usize = 100;
+
+/// How much of a version is kept.
+const MAX_VERSION_CHARS: usize = 64;
+
+/// Takes down that the runner is there, and answers when there is news, or the wait is over.
+#[utoipa::path(
+    post, path = CONTACT, tag = "runner", security(("runner_token" = [])), request_body = ContactRequest,
+    responses(
+        (status = 200, description = "The jobs to cancel, all of them", body = ContactResponse),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn contact(runner: Runner, body: Bytes) -> Result<Json<ContactResponse>, Refusal> {
+    let request: ContactRequest = json(&body)?;
+    let until = Instant::now() + Duration::from_secs(request.wait_seconds).min(MAX_WAIT);
+    record(&runner, &request).await?;
+    end_silence(&runner).await?;
+    let mut known = request.cancelling;
+    known.sort_unstable();
+    let (app, cluster) = (&runner.app, runner.cluster.id);
+    // Subscribe before read: see `crate::events`.
+    let mut subscription = app.store.events().of_cluster(cluster);
+    loop {
+        let cancelling = cancelling(&runner).await?;
+        if cancelling != known || Instant::now() >= until || app.stopping.is_cancelled() {
+            return Ok(Json(ContactResponse { cancelling }));
+        }
+        tokio::select! {
+            () = subscription.news_or_poll() => {}
+            () = tokio::time::sleep_until(until) => {}
+            () = app.stopping.cancelled() => {}
+        }
+    }
+}
+
+async fn cancelling(runner: &Runner) -> Result<Vec<JobId>, Refusal> {
+    let mut session = runner.app.store.read().await?;
+    Ok(jobs::cancelling(&mut session, runner.cluster.id).await?)
+}
+
+async fn record(runner: &Runner, request: &ContactRequest) -> Result<(), Refusal> {
+    let mut profiles = request.profiles.clone();
+    if profiles.len() > MAX_PROFILES {
+        return Err(Refusal::invalid(format!(
+            "a cluster offers at most {MAX_PROFILES} profiles, not {}",
+            profiles.len()
+        )));
+    }
+    profiles.sort_by(|one: &ProfileSummary, other| one.name.cmp(&other.name));
+    // It is shown to people, and comes from outside.
+    let version: String = request
+        .version
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_VERSION_CHARS)
+        .collect();
+    let mut session = runner.app.store.write().await?;
+    clusters::record_contact(
+        &mut session,
+        runner.cluster.id,
+        &version,
+        &profiles,
+        clock::now(),
+    )
+    .await?;
+    Ok(session.commit().await?)
+}
+
+/// Jobs that were marked silent are running again, as far as anyone knows.
+async fn end_silence(runner: &Runner) -> Result<(), Refusal> {
+    let mut session = runner.app.store.read().await?;
+    let silent = due::silent(&mut session, runner.cluster.id).await?;
+    drop(session);
+    let (by, now) = (runner.name(), clock::now());
+    for job in silent {
+        // Refused where somebody was faster: then it is not silent any more.
+        runner
+            .app
+            .store
+            .change(runner.change(job, &by, now), |_| Event::Contact)
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! `PUT /v1/runner/jobs/{id}/output`: a piece of the output log. Acknowledged when it is durable.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::Query;
+use invoke_protocol::problem::Problem;
+use invoke_protocol::runner::{OUTPUT, OutputAck, OutputQuery};
+
+use crate::access::runner::Runner;
+use crate::api::path::JobPath;
+use crate::output::{Upload, append};
+use crate::problem::Refusal;
+
+/// Appends to a job's output log.
+///
+/// What is stored already is skipped, so an upload may be repeated; what would leave a gap is refused.
+#[utoipa::path(
+    put, path = OUTPUT, tag = "runner", security(("runner_token" = [])),
+    params(
+        ("id" = String, Path, description = "The job"),
+        ("pod" = String, Query, description = "The pod that the output is of"),
+        ("from" = u64, Query, description = "The position in the output log of the body's first byte"),
+    ),
+    request_body(content = [u8], description = "Whole frames", content_type = "application/octet-stream"),
+    responses(
+        (status = 200, description = "How far the log is stored", body = OutputAck),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn output(
+    runner: Runner,
+    JobPath(id): JobPath,
+    Query(OutputQuery { pod, from }): Query<OutputQuery>,
+    log: Bytes,
+) -> Result<Json<OutputAck>, Refusal> {
+    let upload = Upload {
+        job: id,
+        cluster: runner.cluster.id,
+        pod,
+        from,
+        log,
+    };
+    let stored = append(&runner.app.store, &runner.app.blobs, &upload).await;
+    let log_bytes = stored.map_err(|error| Refusal::of_output(id, error))?;
+    Ok(Json(OutputAck { log_bytes }))
+}

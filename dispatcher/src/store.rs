@@ -1,0 +1,307 @@
+//! Everything durable but blobs. All SQL is under here, one file a table.
+//!
+//! One SQL text serves both engines: `$1` parameters, `ON CONFLICT`, `RETURNING` and partial indexes
+//! mean the same to SQLite and PostgreSQL. The macro [`sql!`] runs a text on whichever engine a
+//! [`Session`] is of, with that engine's own types, so nothing is lost to a common denominator.
+//! Only the schemas differ, in their column types: `migrations/sqlite`, `migrations/postgres`.
+//!
+//! A state of a job is written in one place, [`transition`]; everything else reads.
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgPoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+
+use crate::events::Events;
+
+/// Runs one SQL text in a [`Session`].
+///
+/// `sql!(session, execute, "…", bound, …)` answers how many rows it changed;
+/// `sql!(session, fetch_optional as Row, "…", bound, …)` and `fetch_all`, `fetch_one` answer rows.
+macro_rules! sql {
+    ($session:expr, execute, $text:expr $(, $bound:expr)* $(,)?) => {
+        match $session {
+            $crate::store::Session::Sqlite(transaction) => sqlx::query::<sqlx::Sqlite>($text)
+                $(.bind($bound))*.execute(&mut **transaction).await.map(|done| done.rows_affected()),
+            $crate::store::Session::Postgres(transaction) => sqlx::query::<sqlx::Postgres>($text)
+                $(.bind($bound))*.execute(&mut **transaction).await.map(|done| done.rows_affected()),
+        }
+        .map_err($crate::store::Error::Database)
+    };
+    ($session:expr, $fetch:ident as $row:ty, $text:expr $(, $bound:expr)* $(,)?) => {
+        match $session {
+            $crate::store::Session::Sqlite(transaction) => sqlx::query_as::<sqlx::Sqlite, $row>($text)
+                $(.bind($bound))*.$fetch(&mut **transaction).await,
+            $crate::store::Session::Postgres(transaction) => sqlx::query_as::<sqlx::Postgres, $row>($text)
+                $(.bind($bound))*.$fetch(&mut **transaction).await,
+        }
+        .map_err($crate::store::Error::Database)
+    };
+}
+
+pub mod secrets;
+pub mod api_tokens;
+pub mod clusters;
+pub mod join_tokens;
+pub mod jobs;
+pub mod transition;
+pub mod outbox;
+pub mod job_output;
+pub mod due;
+pub mod audit;
+mod column;
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    engine: Engine,
+    events: Arc<Events>,
+}
+
+#[derive(Clone)]
+enum Engine {
+    /// One writer: SQLite has one write lock, and a queue in the pool is fair where its busy handler
+    /// is not. Readers go on beside it (WAL).
+    Sqlite {
+        writer: SqlitePool,
+        readers: SqlitePool,
+    },
+    Postgres(PgPool),
+}
+
+/// A transaction. Dropped without [`Session::commit`], it never was.
+pub enum Session {
+    /// On SQLite.
+    Sqlite(Transaction<'static, Sqlite>),
+    /// On PostgreSQL.
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// Why the store has no answer. "Not found" is an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URL names no engine that we know.
+    #[error("the database URL must begin with sqlite:// or postgres://")]
+    UnknownEngine,
+    /// The schema could not be brought up to date.
+    #[error("cannot bring the database's schema up to date")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// The database did not do it: it may be away for a moment, see [`Error::is_passing`].
+    #[error("the database did not answer")]
+    Database(#[source] sqlx::Error),
+    /// A row holds what we never wrote.
+    #[error("table {table}, row {row}: column {column} holds what it cannot hold")]
+    Contradiction {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The key of the row.
+        row: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Others changed the job each time we were about to. Trying again may help.
+    #[error("job {0} was changed by others each time")]
+    Contended(invoke_protocol::id::JobId),
+    /// A value that we made has no JSON form, which cannot be.
+    #[error("cannot write a value as JSON")]
+    Encode(#[source] serde_json::Error),
+}
+
+impl Error {
+    /// Whether the same may succeed in a moment: the database is away, full of others, or starting.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Database(error) => match error {
+                sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut => true,
+                sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+                sqlx::Error::Database(error) => {
+                    error.code().is_some_and(|code| is_passing_code(&code))
+                }
+                _ => false,
+            },
+            Self::Contended(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// PostgreSQL's SQLSTATE classes (connection, rollback, resources, operator intervention) and
+/// SQLite's primary and extended BUSY and LOCKED.
+fn is_passing_code(code: &str) -> bool {
+    let class = |class: &str| code.len() == 5 && code.starts_with(class);
+    let sqlite = code
+        .parse::<u32>()
+        .ok()
+        .filter(|_| code.len() < 5)
+        .map(|code| code & 0xff);
+    class("08") || class("40") || class("53") || class("57") || matches!(sqlite, Some(5 | 6))
+}
+
+/// How long a request waits for a connection before it is told to come back.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Store {
+    /// Connects, and brings the schema up to date.
+    ///
+    /// # Errors
+    /// [`Error`] if the URL is none, the database is away, or its schema is not ours.
+    pub async fn open(url: &str, events: Arc<Events>) -> Result<Self, Error> {
+        let engine = match url.split_once(':') {
+            Some(("sqlite", _)) => open_sqlite(url).await?,
+            Some(("postgres" | "postgresql", _)) => open_postgres(url).await?,
+            _ => return Err(Error::UnknownEngine),
+        };
+        Ok(Self { engine, events })
+    }
+
+    /// Begins to read: several queries see one moment on SQLite, each its own on PostgreSQL.
+    ///
+    /// # Errors
+    /// [`Error::Database`] if there is no connection to be had.
+    pub async fn read(&self) -> Result<Session, Error> {
+        let session = match &self.engine {
+            Engine::Sqlite { readers, .. } => readers.begin().await.map(Session::Sqlite),
+            Engine::Postgres(pool) => pool.begin().await.map(Session::Postgres),
+        };
+        session.map_err(Error::Database)
+    }
+
+    /// Begins to write. On SQLite nobody else writes until the session ends: `IMMEDIATE`, because a
+    /// transaction that reads first and asks for the write lock later fails when another was faster.
+    ///
+    /// # Errors
+    /// [`Error::Database`] if there is no connection to be had.
+    pub async fn write(&self) -> Result<Session, Error> {
+        let session = match &self.engine {
+            Engine::Sqlite { writer, .. } => writer
+                .begin_with("BEGIN IMMEDIATE")
+                .await
+                .map(Session::Sqlite),
+            Engine::Postgres(pool) => pool.begin().await.map(Session::Postgres),
+        };
+        session.map_err(Error::Database)
+    }
+
+    /// Who is told of changes.
+    #[must_use]
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
+    /// Asks the database for one answer.
+    ///
+    /// # Errors
+    /// [`Error::Database`] if there is none.
+    pub async fn check(&self) -> Result<(), Error> {
+        let mut session = self.read().await?;
+        sql!(&mut session, execute, "SELECT 1").map(drop)
+    }
+
+    /// Ends all connections.
+    pub async fn close(&self) {
+        match &self.engine {
+            Engine::Sqlite { writer, readers } => {
+                readers.close().await;
+                writer.close().await;
+            }
+            Engine::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Session {
+    /// Makes everything that was written in this session durable, all or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Database`]; whether it was committed is then unknown if the connection broke.
+    pub async fn commit(self) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(transaction) => transaction.commit().await,
+            Self::Postgres(transaction) => transaction.commit().await,
+        }
+        .map_err(Error::Database)
+    }
+}
+
+async fn open_sqlite(url: &str) -> Result<Engine, Error> {
+    let options = url
+        .parse::<SqliteConnectOptions>()
+        .map_err(Error::Database)?
+        .create_if_missing(true)
+        .foreign_keys(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // FULL: in WAL mode, NORMAL may lose the last commits in a power failure, and accepted is durable.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(ACQUIRE_TIMEOUT);
+    keep_private(options.get_filename())?;
+    let pool = |connections| {
+        SqlitePoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+    };
+    let writer = pool(1)
+        .connect_with(options.clone())
+        .await
+        .map_err(Error::Database)?;
+    sqlx::migrate!("./migrations/sqlite")
+        .run(&writer)
+        .await
+        .map_err(Error::Migrate)?;
+    let readers = pool(4)
+        .connect_with(options)
+        .await
+        .map_err(Error::Database)?;
+    Ok(Engine::Sqlite { writer, readers })
+}
+
+/// The file holds the key that signs orders, so it is its owner's alone. SQLite gives the files beside
+/// it the same permissions.
+fn keep_private(file: &std::path::Path) -> Result<(), Error> {
+    let made = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file);
+    match made {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::Database(error.into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn open_postgres(url: &str) -> Result<Engine, Error> {
+    let pool = PgPoolOptions::new()
+        .max_connections(20)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect(url)
+        .await
+        .map_err(Error::Database)?;
+    sqlx::migrate!("./migrations/postgres")
+        .run(&pool)
+        .await
+        .map_err(Error::Migrate)?;
+    Ok(Engine::Postgres(pool))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_passing_code;
+
+    #[test]
+    fn only_what_passes_is_passing() {
+        for code in ["57P01", "08006", "40001", "53300", "5", "6", "261", "517"] {
+            assert!(is_passing_code(code), "{code}");
+        }
+        for code in ["23505", "42P01", "1", "19", "2067", ""] {
+            assert!(!is_passing_code(code), "{code}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Table `api_tokens`: who may come in by a person's door. Only hashes are kept.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{Error, Session};
+
+/// The name behind a token that is known and not revoked.
+///
+/// The lookup by hash takes as long as the index wants, and need not be constant-time: who measures
+/// it learns about the SHA-256 of a guess, and a 256-bit token is not found by its hash's prefix.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn holder(session: &mut Session, sha256: &[u8]) -> Result<Option<String>, Error> {
+    let row = sql!(
+        session,
+        fetch_optional as (String,),
+        "SELECT name FROM api_tokens WHERE sha256 = $1 AND revoked_at IS NULL",
+        sha256,
+    )?;
+    Ok(row.map(|(name,)| name))
+}
+
+/// Adds a token under a name and revokes the earlier ones of that name.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn replace(
+    session: &mut Session,
+    name: &str,
+    sha256: &[u8],
+    now: Timestamp,
+) -> Result<(), Error> {
+    sql!(
+        &mut *session,
+        execute,
+        "UPDATE api_tokens SET revoked_at = $2 WHERE name = $1 AND revoked_at IS NULL",
+        name,
+        now.as_microsecond(),
+    )?;
+    sql!(
+        session,
+        execute,
+        "INSERT INTO api_tokens (id, name, sha256, created_at) VALUES ($1, $2, $3, $4)",
+        Uuid::new_v4(),
+        name,
+        sha256,
+        now.as_microsecond(),
+    )
+    .map(drop)
+}

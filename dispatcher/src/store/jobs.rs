@@ -1,0 +1,382 @@
+//! Table `jobs`: what was asked for and where it stands. Nothing here writes a state: see
+//! [`super::transition`].
+
+use invoke_protocol::command::Command;
+use invoke_protocol::id::{ClusterId, ClusterName, JobId, PodUid, ProfileName, RunnerId};
+use invoke_protocol::runner::ProfileSummary;
+use invoke_protocol::state::{JobState, Reason};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::audit;
+use super::column::{self, Row};
+use super::{Error, Session, Store};
+
+/// A job that is being accepted.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Its id.
+    pub id: JobId,
+    /// Where it is to run.
+    pub cluster: ClusterId,
+    /// How.
+    pub profile: ProfileName,
+    /// What.
+    pub command: Command,
+    /// Who asks.
+    pub submitted_by: String,
+    /// The last moment at which it may start.
+    pub start_deadline: Timestamp,
+    /// For how long it may run; the profile's maximum if silent.
+    pub run_timeout_seconds: Option<u64>,
+    /// The submitter's own key for it.
+    pub idempotency_key: Uuid,
+    /// SHA-256 of what was asked: the same key for something else is a mistake of the submitter.
+    pub request_sha256: Vec<u8>,
+}
+
+/// A job, with what must be known of its cluster to say how it stands.
+#[derive(Debug, Clone)]
+pub struct StoredJob {
+    /// Its id.
+    pub id: JobId,
+    /// Where it runs.
+    pub cluster: ClusterId,
+    /// What people call that.
+    pub cluster_name: ClusterName,
+    /// When that cluster's runner spoke last.
+    pub cluster_last_contact: Option<Timestamp>,
+    /// The profiles that the cluster offers.
+    pub cluster_profiles: Vec<ProfileSummary>,
+    /// How it runs.
+    pub profile: ProfileName,
+    /// What runs.
+    pub command: Command,
+    /// Who submitted it.
+    pub submitted_by: String,
+    /// When.
+    pub submitted_at: Timestamp,
+    /// The last moment at which it may start.
+    pub start_deadline: Timestamp,
+    /// For how long it may run; the profile's maximum if silent.
+    pub run_timeout_seconds: Option<u64>,
+    /// SHA-256 of what was asked.
+    pub request_sha256: Vec<u8>,
+    /// Where it stands.
+    pub state: JobState,
+    /// Grows with every change but of the output.
+    pub version: i64,
+    /// The replica that took it.
+    pub runner: Option<RunnerId>,
+    /// The pod that holds its permit.
+    pub pod: Option<PodUid>,
+    /// When that was granted.
+    pub permitted_at: Option<Timestamp>,
+    /// What the runner said last about why it is not getting on.
+    pub reported_waiting: Option<Reason>,
+    /// How much of its output is stored.
+    pub log_bytes: u64,
+    /// When the broker confirmed it last.
+    pub published_at: Option<Timestamp>,
+    /// What went wrong when it was published last, while it is in the outbox.
+    pub outbox_error: Option<String>,
+}
+
+impl StoredJob {
+    /// For how long the command may run at most, as far as it is known here.
+    #[must_use]
+    pub fn run_limit_seconds(&self) -> Option<u64> {
+        let maximum = self
+            .cluster_profiles
+            .iter()
+            .find(|profile| profile.name == self.profile);
+        self.run_timeout_seconds
+            .or(maximum.map(|profile| profile.max_run_seconds))
+    }
+}
+
+/// The columns as both engines give them.
+#[derive(sqlx::FromRow)]
+struct JobRow {
+    id: Uuid,
+    cluster_id: Uuid,
+    cluster_name: String,
+    cluster_last_contact: Option<i64>,
+    cluster_profiles: String,
+    profile: String,
+    command: String,
+    submitted_by: String,
+    submitted_at: i64,
+    start_deadline: i64,
+    run_timeout_seconds: Option<i64>,
+    request_sha256: Vec<u8>,
+    state_detail: String,
+    version: i64,
+    runner: Option<String>,
+    pod: Option<Uuid>,
+    permitted_at: Option<i64>,
+    waiting: Option<String>,
+    log_bytes: i64,
+    published_at: Option<i64>,
+    outbox_error: Option<String>,
+}
+
+macro_rules! select_jobs {
+    ($rest:literal) => {
+        concat!(
+            "SELECT j.id, j.cluster_id, c.name AS cluster_name, c.last_contact AS cluster_last_contact, \
+             c.profiles AS cluster_profiles, j.profile, j.command, j.submitted_by, j.submitted_at, \
+             j.start_deadline, j.run_timeout_seconds, j.request_sha256, j.state_detail, j.version, j.runner, \
+             j.pod, j.permitted_at, j.waiting, j.log_bytes, j.published_at, o.last_error AS outbox_error \
+             FROM jobs j JOIN clusters c ON c.id = j.cluster_id LEFT JOIN outbox o ON o.job_id = j.id ",
+            $rest
+        )
+    };
+}
+
+impl TryFrom<JobRow> for StoredJob {
+    type Error = Error;
+
+    fn try_from(row: JobRow) -> Result<Self, Error> {
+        let id = JobId::from_uuid(row.id);
+        let place = Row::of_job(id);
+        Ok(Self {
+            id,
+            cluster: ClusterId::from_uuid(row.cluster_id),
+            cluster_name: place.parsed("cluster_id", &row.cluster_name)?,
+            cluster_last_contact: place.optional_time("cluster_id", row.cluster_last_contact)?,
+            cluster_profiles: place.json("cluster_id", &row.cluster_profiles)?,
+            profile: place.parsed("profile", &row.profile)?,
+            command: place.json("command", &row.command)?,
+            submitted_by: row.submitted_by,
+            submitted_at: place.time("submitted_at", row.submitted_at)?,
+            start_deadline: place.time("start_deadline", row.start_deadline)?,
+            run_timeout_seconds: row
+                .run_timeout_seconds
+                .map(|seconds| place.count("run_timeout_seconds", seconds))
+                .transpose()?,
+            request_sha256: row.request_sha256,
+            state: place.json("state_detail", &row.state_detail)?,
+            version: row.version,
+            runner: row.runner.map(RunnerId),
+            pod: row.pod.map(PodUid::from_uuid),
+            permitted_at: place.optional_time("permitted_at", row.permitted_at)?,
+            reported_waiting: row
+                .waiting
+                .map(|text| place.json("waiting", &text))
+                .transpose()?,
+            log_bytes: place.count("log_bytes", row.log_bytes)?,
+            published_at: place.optional_time("published_at", row.published_at)?,
+            outbox_error: row.outbox_error,
+        })
+    }
+}
+
+impl Store {
+    /// Accepts a job: one transaction of job, audit line and outbox entry, so that what was accepted
+    /// is always sent, and nothing is sent that was not accepted. `false` if this submitter used the
+    /// key before.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn accept(&self, job: &NewJob, now: Timestamp) -> Result<bool, Error> {
+        let mut session = self.write().await?;
+        if !insert(&mut session, job, now).await? {
+            return Ok(false);
+        }
+        super::outbox::add(&mut session, job.id, now).await?;
+        let object = format!("job {}", job.id);
+        let entry = audit::Entry {
+            who: &job.submitted_by,
+            action: "job.submit",
+            object: &object,
+            outcome: "queued",
+        };
+        audit::add(&mut session, entry, now).await?;
+        session.commit().await?;
+        Ok(true)
+    }
+
+    /// Takes down why a job that has not started is not getting on. `false`, and nothing written, if
+    /// it has started or is over.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn record_waiting(
+        &self,
+        job: JobId,
+        reason: &Reason,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let mut session = self.write().await?;
+        let written = sql!(
+            &mut session,
+            execute,
+            "UPDATE jobs SET waiting = $2, waiting_at = $3, version = version + 1 \
+             WHERE id = $1 AND state IN ('queued', 'claimed', 'starting')",
+            *job.as_uuid(),
+            column::to_json(reason)?,
+            now.as_microsecond(),
+        )?;
+        session.commit().await?;
+        self.events().job_changed(job);
+        Ok(written == 1)
+    }
+}
+
+async fn insert(session: &mut Session, job: &NewJob, now: Timestamp) -> Result<bool, Error> {
+    let inserted = sql!(
+        session,
+        execute,
+        "INSERT INTO jobs (id, cluster_id, profile, command, submitted_by, submitted_at, start_deadline, \
+         run_timeout_seconds, idempotency_key, request_sha256, state, state_detail, version, log_bytes, \
+         publications) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, 0, 0) \
+         ON CONFLICT (submitted_by, idempotency_key) DO NOTHING",
+        *job.id.as_uuid(),
+        *job.cluster.as_uuid(),
+        job.profile.as_str(),
+        column::to_json(&job.command)?,
+        job.submitted_by.as_str(),
+        now.as_microsecond(),
+        job.start_deadline.as_microsecond(),
+        job.run_timeout_seconds.map(column::to_column),
+        job.idempotency_key,
+        job.request_sha256.as_slice(),
+        JobState::Queued.name().as_str(),
+        column::to_json(&JobState::Queued)?,
+    )?;
+    Ok(inserted == 1)
+}
+
+/// The job with this id.
+///
+/// # Errors
+/// [`Error`].
+pub async fn find(session: &mut Session, id: JobId) -> Result<Option<StoredJob>, Error> {
+    let row = sql!(
+        session,
+        fetch_optional as JobRow,
+        select_jobs!("WHERE j.id = $1"),
+        *id.as_uuid()
+    )?;
+    row.map(TryInto::try_into).transpose()
+}
+
+/// The job that this submitter made with this key.
+///
+/// # Errors
+/// [`Error`].
+pub async fn by_idempotency_key(
+    session: &mut Session,
+    by: &str,
+    key: Uuid,
+) -> Result<Option<StoredJob>, Error> {
+    let row = sql!(
+        session,
+        fetch_optional as JobRow,
+        select_jobs!("WHERE j.submitted_by = $1 AND j.idempotency_key = $2"),
+        by,
+        key,
+    )?;
+    row.map(TryInto::try_into).transpose()
+}
+
+/// A page of jobs, the newest first: those before `before`, of one cluster or all.
+///
+/// # Errors
+/// [`Error`].
+pub async fn list(
+    session: &mut Session,
+    cluster: Option<ClusterId>,
+    before: Option<JobId>,
+    limit: u32,
+) -> Result<Vec<StoredJob>, Error> {
+    // The greatest UUID stands for "no bound": ids are UUIDv7, so they sort by time.
+    let before = before.map_or(Uuid::max(), |id| *id.as_uuid());
+    let rows = match cluster {
+        Some(cluster) => sql!(
+            session,
+            fetch_all as JobRow,
+            select_jobs!("WHERE j.cluster_id = $1 AND j.id < $2 ORDER BY j.id DESC LIMIT $3"),
+            *cluster.as_uuid(),
+            before,
+            i64::from(limit),
+        ),
+        None => sql!(
+            session,
+            fetch_all as JobRow,
+            select_jobs!("WHERE j.id < $1 ORDER BY j.id DESC LIMIT $2"),
+            before,
+            i64::from(limit),
+        ),
+    }?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// The cluster's running jobs that are to be cancelled, sorted.
+///
+/// # Errors
+/// [`Error`].
+pub async fn cancelling(session: &mut Session, cluster: ClusterId) -> Result<Vec<JobId>, Error> {
+    let rows = sql!(
+        session,
+        fetch_all as (Uuid,),
+        "SELECT id FROM jobs WHERE cluster_id = $1 AND state = 'cancelling' ORDER BY id",
+        *cluster.as_uuid(),
+    )?;
+    Ok(rows.into_iter().map(|(id,)| JobId::from_uuid(id)).collect())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A job that was just accepted, for a cluster that never connected.
+    pub(crate) fn queued_job() -> StoredJob {
+        StoredJob {
+            id: "0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10".parse().unwrap(),
+            cluster: "0197c1f0-0000-7000-8000-000000000001".parse().unwrap(),
+            cluster_name: "edge-7".parse().unwrap(),
+            cluster_last_contact: None,
+            cluster_profiles: Vec::new(),
+            profile: ProfileName::default_profile(),
+            command: Command::shell("date").unwrap(),
+            submitted_by: "local".to_owned(),
+            submitted_at: Timestamp::UNIX_EPOCH,
+            start_deadline: "2026-11-22T10:00:00Z".parse().unwrap(),
+            run_timeout_seconds: None,
+            request_sha256: Vec::new(),
+            state: JobState::Queued,
+            version: 1,
+            runner: None,
+            pod: None,
+            permitted_at: None,
+            reported_waiting: None,
+            log_bytes: 0,
+            published_at: None,
+            outbox_error: None,
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_comes_before_the_profile() {
+        let profile = ProfileSummary {
+            name: ProfileName::default_profile(),
+            max_run_seconds: 3600,
+        };
+        let job = StoredJob {
+            cluster_profiles: vec![profile],
+            ..queued_job()
+        };
+        assert_eq!(job.run_limit_seconds(), Some(3600));
+        assert_eq!(
+            StoredJob {
+                run_timeout_seconds: Some(5),
+                ..job
+            }
+            .run_limit_seconds(),
+            Some(5)
+        );
+        assert_eq!(queued_job().run_limit_seconds(), None);
+    }
+}

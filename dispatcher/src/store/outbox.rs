@@ -1,0 +1,200 @@
+//! Table `outbox`: jobs that the broker has not confirmed.
+//!
+//! An entry leaves the table when the broker has taken responsibility for the message, and not before;
+//! a relay that dies in between leaves a lease that runs out, and the message goes out twice, which
+//! the runner's claim makes harmless.
+
+use std::time::Duration;
+
+use invoke_protocol::id::JobId;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::column::Row;
+use super::{Error, Session, Store};
+
+/// For how long a relay keeps what it took. Longer than the slowest confirm, so that two relays do not
+/// send the same for no reason.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// The rest after a first failure; it doubles with each, up to [`MAX_REST`].
+const FIRST_REST: Duration = Duration::from_millis(250);
+/// The longest rest after a failure.
+const MAX_REST: Duration = Duration::from_secs(15);
+
+/// How long a confirmed job may stay queued before it is published again, the first time; then twice as
+/// long, three times, … up to [`MAX_REPUBLISH`]: a busy cluster's queue must not fill with repetitions.
+const REPUBLISH_AFTER: Duration = Duration::from_secs(60);
+/// The longest time between two publications.
+const MAX_REPUBLISH: Duration = Duration::from_secs(10 * 60);
+
+/// What a relay took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leased {
+    /// The job to publish.
+    pub job: JobId,
+    /// How often it was taken, this time included.
+    pub attempts: u32,
+}
+
+/// Puts a job into the outbox; it stays once if it is there.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn add(session: &mut Session, job: JobId, now: Timestamp) -> Result<(), Error> {
+    sql!(
+        session,
+        execute,
+        "INSERT INTO outbox (job_id, created_at, leased_until, attempts) VALUES ($1, $2, 0, 0) \
+         ON CONFLICT (job_id) DO NOTHING",
+        *job.as_uuid(),
+        now.as_microsecond(),
+    )
+    .map(drop)
+}
+
+/// The one text that differs: relays of several dispatchers must not wait for each other's rows, and
+/// SQLite, which has one writer, knows no such clause.
+macro_rules! lease {
+    ($skip_locked:literal) => {
+        concat!(
+            "UPDATE outbox SET leased_until = $1, attempts = attempts + 1 WHERE job_id IN \
+             (SELECT job_id FROM outbox WHERE leased_until <= $2 ORDER BY created_at LIMIT $3 ",
+            $skip_locked,
+            ") RETURNING job_id, attempts"
+        )
+    };
+}
+
+impl Store {
+    /// Takes up to `limit` unsent jobs, the oldest first, for [`LEASE`].
+    ///
+    /// # Guarantees
+    /// No two relays hold the same job at the same time, unless one of them outlives its lease.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn lease_unsent(&self, limit: u32, now: Timestamp) -> Result<Vec<Leased>, Error> {
+        let mut session = self.write().await?;
+        let until = later(now, LEASE).as_microsecond();
+        let text = match session {
+            Session::Sqlite(_) => lease!(""),
+            Session::Postgres(_) => lease!("FOR UPDATE SKIP LOCKED"),
+        };
+        let rows = sql!(
+            &mut session,
+            fetch_all as (Uuid, i64),
+            text,
+            until,
+            now.as_microsecond(),
+            i64::from(limit),
+        )?;
+        session.commit().await?;
+        rows.into_iter().map(leased).collect()
+    }
+
+    /// Takes down that the broker has the message, durably: the job is unsent no more.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn mark_sent(&self, job: JobId, now: Timestamp) -> Result<(), Error> {
+        let mut session = self.write().await?;
+        let publications = sql!(
+            &mut session,
+            fetch_optional as (i64,),
+            "UPDATE jobs SET published_at = $2, publications = publications + 1, version = version + 1 \
+             WHERE id = $1 RETURNING publications",
+            *job.as_uuid(),
+            now.as_microsecond(),
+        )?;
+        let times = publications.map_or(1, |(times,)| u32::try_from(times).unwrap_or(u32::MAX));
+        let again = later(
+            now,
+            REPUBLISH_AFTER.saturating_mul(times).min(MAX_REPUBLISH),
+        );
+        sql!(
+            &mut session,
+            execute,
+            "UPDATE jobs SET republish_at = $2 WHERE id = $1",
+            *job.as_uuid(),
+            again.as_microsecond(),
+        )?;
+        sql!(
+            &mut session,
+            execute,
+            "DELETE FROM outbox WHERE job_id = $1",
+            *job.as_uuid()
+        )?;
+        session.commit().await?;
+        self.events().job_changed(job);
+        Ok(())
+    }
+
+    /// Gives a job back that could not be sent, to rest for a while that grows with its attempts.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn give_back(&self, leased: Leased, why: &str, now: Timestamp) -> Result<(), Error> {
+        let mut session = self.write().await?;
+        let rest = FIRST_REST
+            .saturating_mul(1 << leased.attempts.saturating_sub(1).min(10))
+            .min(MAX_REST);
+        sql!(
+            &mut session,
+            execute,
+            "UPDATE outbox SET leased_until = $2, last_error = $3 WHERE job_id = $1",
+            *leased.job.as_uuid(),
+            later(now, rest).as_microsecond(),
+            why,
+        )?;
+        session.commit().await
+    }
+
+    /// Removes what need not be sent any more, because the job is over or was taken.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn drop_unsent(&self, job: JobId) -> Result<(), Error> {
+        let mut session = self.write().await?;
+        sql!(
+            &mut session,
+            execute,
+            "DELETE FROM outbox WHERE job_id = $1",
+            *job.as_uuid()
+        )?;
+        session.commit().await
+    }
+
+    /// How many jobs wait in the outbox.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn unsent(&self) -> Result<u64, Error> {
+        let mut session = self.read().await?;
+        let (count,) = sql!(
+            &mut session,
+            fetch_one as (i64,),
+            "SELECT COUNT(*) FROM outbox"
+        )?;
+        Row {
+            table: "outbox",
+            key: "all".to_owned(),
+        }
+        .count("job_id", count)
+    }
+}
+
+fn leased((job, attempts): (Uuid, i64)) -> Result<Leased, Error> {
+    let job = JobId::from_uuid(job);
+    let place = Row {
+        table: "outbox",
+        key: job.to_string(),
+    };
+    let attempts =
+        u32::try_from(attempts).map_err(|error| place.contradiction("attempts", error))?;
+    Ok(Leased { job, attempts })
+}
+
+fn later(now: Timestamp, by: Duration) -> Timestamp {
+    now.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
