@@ -74,7 +74,7 @@ pub struct RunArgs {
     #[arg(short, long, value_name = "NAME")]
     pub cluster: Option<String>,
 
-    /// Run as this profile of the cluster, not as `default` [env: INVOKE_PROFILE]
+    /// Run as this profile, not as `default` [env: INVOKE_PROFILE]
     ///
     /// Profiles are configured by the cluster's owner: image, identity and rights, resources.
     /// `invoke clusters` lists them.
@@ -99,7 +99,7 @@ pub struct RunArgs {
 /// How to print.
 #[derive(Debug, clap::Args)]
 pub struct PrintingArgs {
-    /// text, or json: one document with the command's output in it [default: text]
+    /// text, or json: one document with the output in it [default: text]
     #[arg(
         short,
         long,
@@ -239,7 +239,9 @@ impl Args {
             Ok(args) => args.without_misplaced_options().map_err(Stop::Usage),
             Err(error) => Err(match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Asked(error),
-                _ => Stop::Usage(command_without_quotes(line).unwrap_or_else(|| usage(&error))),
+                _ => {
+                    Stop::Usage(command_without_quotes(line).unwrap_or_else(|| usage(&error, line)))
+                }
             }),
         }
     }
@@ -360,7 +362,7 @@ fn command_without_quotes(line: &[OsString]) -> Option<Failure> {
 }
 
 /// clap's words as ours: its first line says what is wrong, a line with `tip:` what to do.
-fn usage(error: &clap::Error) -> Failure {
+fn usage(error: &clap::Error, line: &[OsString]) -> Failure {
     let text = error.to_string();
     let mut message = Vec::new();
     let mut hint = None;
@@ -376,8 +378,12 @@ fn usage(error: &clap::Error) -> Failure {
             message.push(line.strip_prefix("error: ").unwrap_or(line).to_owned());
         }
     }
-    Failure::new(Exit::BAD_INPUT, message.join(" "))
-        .with_hint(hint.unwrap_or_else(|| "`invoke --help` shows how it is written".to_owned()))
+    let verb = verb_names()
+        .into_iter()
+        .find(|verb| line.get(1).is_some_and(|word| word == verb.as_str()));
+    let verb = verb.map(|verb| format!(" {verb}")).unwrap_or_default();
+    let help = || format!("`invoke{verb} --help` shows how it is written");
+    Failure::new(Exit::BAD_INPUT, message.join(" ")).with_hint(hint.unwrap_or_else(help))
 }
 
 #[cfg(test)]

@@ -169,15 +169,15 @@ fn leave(job: &Job, session: &Session<'_>) -> Result<Exit, Failure> {
 
 /// Names the job in a failure after its submission: the person has its id from nowhere else.
 fn with_job(failure: Failure, id: JobId) -> Failure {
-    match &failure.message {
-        Some(message) if !message.contains(&id.to_string()) => {
-            let message = format!("job {id} can no longer be followed: {message}");
-            Failure {
-                message: Some(message),
-                ..failure
-            }
-        }
-        _ => failure,
+    match failure.message {
+        Some(message) if !message.contains(&id.to_string()) => Failure {
+            exit: failure.exit,
+            message: Some(format!("job {id}: {message}")),
+            hint: failure
+                .hint
+                .or_else(|| Some(format!("`invoke logs -f {id}` prints its output again"))),
+        },
+        message => Failure { message, ..failure },
     }
 }
 

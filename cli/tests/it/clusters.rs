@@ -54,7 +54,13 @@ fn clusters_are_listed() {
         "GET /v1/clusters",
         vec![Answer::json(200, &ClusterList { clusters })],
     );
-    assert_snapshot!(bed.transcript(&["clusters"]), @"");
+    assert_snapshot!(bed.transcript(&["clusters"]), @r"
+    exit: 0
+    --- stdout
+    NAME     STATE             RUNNER           LAST CONTACT   PROFILES
+    demo     connected         0.1.0\u{1b}[2J   3s             default,deploy
+    edge-7   never connected   -                -              -
+    ");
 }
 
 #[test]
@@ -64,7 +70,12 @@ fn no_clusters_name_the_next_step() {
         "GET /v1/clusters",
         vec![Answer::json(200, &ClusterList { clusters: vec![] })],
     );
-    assert_snapshot!(bed.transcript(&["clusters"]), @"");
+    assert_snapshot!(bed.transcript(&["clusters"]), @"
+    exit: 0
+    --- stderr
+    invoke: no clusters yet
+    invoke: hint: `invoke clusters add NAME` adds one
+    ");
 }
 
 /// stdout is a values file and nothing else; a token that looks like YAML stays a string.
@@ -78,7 +89,21 @@ fn a_new_cluster_comes_with_values_and_the_next_commands() {
         vec![Answer::json(201, &invitation())],
     );
     let shown = bed.transcript(&["clusters", "add", "edge-7"]);
-    assert_snapshot!(shown, @"");
+    assert_snapshot!(shown, @r#"
+    exit: 0
+    --- stdout
+    dispatcher:
+      url: https://dispatcher.example:8443
+      ca: |
+        -----BEGIN CERTIFICATE-----
+        MIIB
+        -----END CERTIFICATE-----
+    joinToken: "ijt_0: #true"
+    --- stderr
+    invoke: cluster edge-7: the join token in these values is good once, until 2026-05-28 20:41:40 UTC
+    invoke: next, with that cluster's own kubeconfig:
+      helm upgrade --install invoke-runner deploy/charts/runner -n invoke-system --create-namespace -f values.yaml
+    "#);
     assert_eq!(bed.transcript(&["clusters", "token", "edge-7"]), shown);
     let values = run(bed.invoke(&["clusters", "add", "edge-7"])).stdout;
     let values: serde_json::Value = serde_saphyr::from_slice(&values).unwrap();
@@ -99,5 +124,9 @@ fn a_name_that_is_taken_is_refused() {
         "there is a cluster demo already",
     );
     bed.stub.on("POST /v1/clusters", vec![refusal]);
-    assert_snapshot!(bed.transcript(&["clusters", "add", "demo"]), @"");
+    assert_snapshot!(bed.transcript(&["clusters", "add", "demo"]), @"
+    exit: 240
+    --- stderr
+    invoke: there is a cluster demo already
+    ");
 }

@@ -27,11 +27,23 @@ fn because(code: ReasonCode, message: &str) -> Option<Reason> {
 #[test]
 fn a_job_that_never_started_says_why() {
     let offline = because(ReasonCode::ClusterOffline, "cluster demo was offline");
-    assert_snapshot!(shown(over(StateName::Expired, Started::No, offline)), @"");
+    assert_snapshot!(shown(over(StateName::Expired, Started::No, offline)), @"
+    exit: 243
+    --- stderr
+    invoke: job [ID] expired: it was not started by 2026-05-28 20:41:40 UTC: cluster demo was offline
+    ");
     let refused = because(ReasonCode::UnknownProfile, "cluster demo has no profile x");
-    assert_snapshot!(shown(over(StateName::Rejected, Started::No, refused)), @"");
+    assert_snapshot!(shown(over(StateName::Rejected, Started::No, refused)), @"
+    exit: 244
+    --- stderr
+    invoke: job [ID] was rejected by its cluster and never started: cluster demo has no profile x
+    ");
     let pull = because(ReasonCode::ImagePull, "cannot pull jobs:1: not found");
-    assert_snapshot!(shown(over(StateName::InfraFailed, Started::No, pull)), @"");
+    assert_snapshot!(shown(over(StateName::InfraFailed, Started::No, pull)), @"
+    exit: 244
+    --- stderr
+    invoke: job [ID] never started: cannot pull jobs:1: not found
+    ");
 }
 
 #[test]
@@ -42,7 +54,12 @@ fn a_lost_job_is_no_success_and_no_failure_of_the_command() {
         output_incomplete_reason: Some(IncompleteReason::PodGone),
         ..over(StateName::Lost, Started::Unknown, gone)
     };
-    assert_snapshot!(shown(lost), @"");
+    assert_snapshot!(shown(lost), @"
+    exit: 247
+    --- stderr
+    invoke: OUTPUT IS INCOMPLETE: this is 0 bytes; nobody knows how much is missing
+    invoke: job [ID] is lost: its command was permitted to start, and nobody knows how it ended: pod invoke-1 is gone
+    ");
 }
 
 /// Whatever the command made of its signal: 0 after SIGTERM is not what was asked for.
@@ -54,13 +71,25 @@ fn a_stopped_command_has_our_code_whatever_its_own() {
         cancelled_by: Some("alice".into()),
         ..ended(0, &Printed::nothing())
     };
-    assert_snapshot!(shown(stopped(StateName::TimedOut, EndCause::RunTimeout)), @"");
-    assert_snapshot!(shown(stopped(StateName::Cancelled, EndCause::Cancelled)), @"");
+    assert_snapshot!(shown(stopped(StateName::TimedOut, EndCause::RunTimeout)), @"
+    exit: 246
+    --- stderr
+    invoke: job [ID] timed out: it ran longer than it was allowed and was stopped; its command ended with code 0
+    ");
+    assert_snapshot!(shown(stopped(StateName::Cancelled, EndCause::Cancelled)), @"
+    exit: 245
+    --- stderr
+    invoke: job [ID] was cancelled by alice; its command ended with code 0
+    ");
     let unstarted = Job {
         cancelled_by: Some("alice".into()),
         ..over(StateName::Cancelled, Started::No, None)
     };
-    assert_snapshot!(shown(unstarted), @"");
+    assert_snapshot!(shown(unstarted), @"
+    exit: 245
+    --- stderr
+    invoke: job [ID] was cancelled by alice; its command never started
+    ");
 }
 
 /// No exit record, no success: also where a dispatcher forgets itself.

@@ -166,7 +166,14 @@ fn altered_output_is_never_a_success() {
     pieces.push(end_event(job));
     bed.stub
         .on(&route("GET", "/events"), vec![Answer::events(pieces)]);
-    insta::assert_snapshot!(bed.transcript(&["cat"]), @"");
+    insta::assert_snapshot!(bed.transcript(&["cat"]), @"
+    exit: 249
+    --- stdout
+    right
+    --- stderr
+    invoke: job 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10: OUTPUT IS WRONG: stdout came to 6 bytes (sha256 55c97802b397ef4da0d8e2ecf4a8fa33c1f4755da0eacec54c62cacbbcfd9713), but the command wrote 6 (sha256 543df89fec85b1c280e5be7bc6a33e31203503cd6edb3084312de4db5a9b436c): do not trust what was printed
+    invoke: hint: `invoke logs -f 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10` prints its output again
+    ");
 }
 
 /// The code is still the command's; what is missing is said loudly.
@@ -182,7 +189,13 @@ fn incomplete_output_is_loud() {
     pieces.push(end_event(job));
     bed.stub
         .on(&route("GET", "/events"), vec![Answer::events(pieces)]);
-    insta::assert_snapshot!(bed.transcript(&["cat"]), @"");
+    insta::assert_snapshot!(bed.transcript(&["cat"]), @"
+    exit: 3
+    --- stdout
+    one
+    --- stderr
+    invoke: OUTPUT IS INCOMPLETE: this is 4 of 8 bytes; the rest was never uploaded
+    ");
 }
 
 /// A dispatcher that is gone for good: the job is not, and that is what is said.
@@ -195,5 +208,10 @@ fn a_job_that_cannot_be_followed_goes_on() {
         vec![Answer::events(pieces), Answer::foreign(502, "")],
     );
     let shown = bed.transcript(&["cat"]).replace(ID, "[ID]");
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @"
+    exit: 248
+    --- stderr
+    invoke: job [ID] goes on without us: cannot reach the dispatcher at [URL]: the connection was cut
+    invoke: hint: `invoke logs -f [ID]` follows it again
+    ");
 }

@@ -46,7 +46,12 @@ fn a_result_is_the_stored_output_and_the_code() {
 #[test]
 fn a_result_waits_for_nothing() {
     let bed = with_job(&running(), &Printed::nothing());
-    assert_snapshot!(bed.transcript(&["result", ID]), @"");
+    assert_snapshot!(bed.transcript(&["result", ID]), @"
+    exit: 248
+    --- stderr
+    invoke: job 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10 is not over: its state is running
+    invoke: hint: `invoke logs -f 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10` follows it to its end
+    ");
 }
 
 #[test]
@@ -89,7 +94,12 @@ fn logs_print_what_there_is_and_follow_on_demand() {
         bed.transcript(&["logs", "-f", ID]),
         "exit: 9\n--- stdout\nso far\n"
     );
-    assert_snapshot!(bed.transcript(&["logs", "-o", "json", ID]), @"");
+    assert_snapshot!(bed.transcript(&["logs", "-o", "json", ID]), @"
+    exit: 240
+    --- stderr
+    invoke: logs prints the command's output as it is, and has no JSON form
+    invoke: hint: `invoke result -o json 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10` prints one document
+    ");
 }
 
 /// One row for each job, whatever its command is made of.
@@ -106,7 +116,14 @@ fn jobs_are_listed_one_to_a_line() {
     );
     let shown = bed.transcript(&["jobs", "-c", "demo", "--limit", "3"]);
     let shown = without_ages(&shown);
-    assert_snapshot!(shown, @"");
+    assert_snapshot!(shown, @r"
+    exit: 0
+    --- stdout
+    ID                                     CLUSTER   PROFILE   STATE     EXIT   AGE    COMMAND
+    0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10   demo      default   queued    -      [AGE]   printf 'a\nb\u{1b}[2J' # xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
+    0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10   demo      default   running   -      [AGE]   kubectl get pods
+    0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10   demo      default   failed    1      [AGE]   kubectl get pods
+    ");
     assert_eq!(
         bed.stub.seen("GET /v1/jobs")[0].query,
         "cluster=demo&limit=3"
@@ -148,14 +165,37 @@ fn no_jobs_are_no_empty_table() {
             },
         )],
     );
-    assert_snapshot!(bed.transcript(&["jobs"]), @"");
+    assert_snapshot!(bed.transcript(&["jobs"]), @"
+    exit: 0
+    --- stderr
+    invoke: no jobs yet
+    ");
 }
 
 #[test]
 fn one_job_is_shown_in_detail() {
     let printed = Printed::nothing().out("pods\n");
     let bed = with_job(&ended(0, &printed), &printed);
-    assert_snapshot!(bed.transcript(&["jobs", ID]), @"");
+    assert_snapshot!(bed.transcript(&["jobs", ID]), @"
+    exit: 0
+    --- stdout
+    id            0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10
+    cluster       demo
+    profile       default
+    command       kubectl get pods
+    submitted by  local
+    state         succeeded
+    exit code     0
+    started       yes
+    output        complete: 5 bytes of stdout, 0 of stderr
+    submitted     2026-05-28 20:26:40 UTC
+    permitted     2026-05-28 20:26:42 UTC
+    command began 2026-05-28 20:26:43 UTC
+    command ended 2026-05-28 20:26:44 UTC
+    over          2026-05-28 20:26:45 UTC
+    runner        invoke-runner-0
+    pod           4f1f3c9e-0a57-4d0b-8d3e-6f0a8b1c2d3e
+    ");
     let document = run(bed.invoke(&["jobs", "-o", "json", ID]));
     let document: Value = serde_json::from_slice(&document.stdout).unwrap();
     assert_eq!(document["stdout"], "pods\n");
@@ -176,10 +216,19 @@ fn a_cancel_waits_for_the_end() {
         &route("POST", "/cancel"),
         vec![Answer::json(202, &cancelling)],
     );
-    assert_snapshot!(bed.transcript(&["cancel", ID]).replace(ID, "[ID]"), @"");
+    assert_snapshot!(bed.transcript(&["cancel", ID]).replace(ID, "[ID]"), @"
+    exit: 0
+    --- stderr
+    invoke: asked for job [ID] to be cancelled; waiting for its command to stop
+    invoke: job [ID] was cancelled by local; its command ended with code 143
+    ");
     let over = Answer::problem(ProblemCode::JobOver, "job 1 is over: it succeeded");
     bed.stub.on(&route("POST", "/cancel"), vec![over]);
-    assert_snapshot!(bed.transcript(&["cancel", ID]), @"");
+    assert_snapshot!(bed.transcript(&["cancel", ID]), @"
+    exit: 240
+    --- stderr
+    invoke: job 1 is over: it succeeded
+    ");
 }
 
 /// The command was quicker than the cancel: that is said, and its code is passed on.
@@ -190,5 +239,10 @@ fn a_cancel_that_comes_too_late_says_so() {
         &route("POST", "/cancel"),
         vec![Answer::json(202, &running())],
     );
-    assert_snapshot!(bed.transcript(&["cancel", ID]).replace(ID, "[ID]"), @"");
+    assert_snapshot!(bed.transcript(&["cancel", ID]).replace(ID, "[ID]"), @"
+    exit: 3
+    --- stderr
+    invoke: asked for job [ID] to be cancelled; waiting for its command to stop
+    invoke: job [ID] was not cancelled: its command ended first with code 3
+    ");
 }

@@ -44,7 +44,12 @@ fn without_a_terminal_a_signal_detaches() {
         signal(&child, name);
         let shown = transcript(&child.wait_with_output().unwrap()).replace(ID, "[ID]");
         insta::allow_duplicates! {
-            assert_snapshot!(shown, @"");
+            assert_snapshot!(shown, @"
+            exit: 248
+            --- stderr
+            invoke: detached; job [ID] goes on
+            invoke: hint: `invoke logs -f [ID]` follows it again, `invoke cancel [ID]` stops it
+            ");
         }
         assert!(bed.stub.seen(&route("POST", "/cancel")).is_empty());
     }
@@ -66,7 +71,13 @@ fn a_signal_while_submitting_waits_for_the_answer() {
     }
     signal(&child, "INT");
     let shown = transcript(&child.wait_with_output().unwrap()).replace(ID, "[ID]");
-    assert_snapshot!(shown, @"");
+    assert_snapshot!(shown, @"
+    exit: 248
+    --- stderr
+    invoke: finishing the submission first; once more to give up on it
+    invoke: detached; job [ID] goes on
+    invoke: hint: `invoke logs -f [ID]` follows it again, `invoke cancel [ID]` stops it
+    ");
 }
 
 /// The program in a pseudo-terminal, as `script` makes one, and what a person types.

@@ -74,7 +74,31 @@ fn what_was_asked_for_is_sent() {
         .iter()
         .map(|seen| serde_json::from_slice(&seen.body).unwrap())
         .collect();
-    insta::assert_json_snapshot!(bodies, @"");
+    insta::assert_json_snapshot!(bodies, @r#"
+    [
+      {
+        "command": {
+          "shell": "echo  \"ä\" | wc"
+        },
+        "profile": "default",
+        "run_timeout_seconds": 90,
+        "start_within_seconds": 5400
+      },
+      {
+        "cluster": "demo",
+        "command": {
+          "argv": [
+            "kubectl",
+            "get",
+            "",
+            "-o",
+            "wide"
+          ]
+        },
+        "profile": "deploy"
+      }
+    ]
+    "#);
     let keys: Vec<_> = seen
         .iter()
         .map(|seen| seen.header("idempotency-key"))
@@ -137,8 +161,18 @@ fn an_offline_cluster_is_said_at_once_and_once() {
     pieces.extend(whole_stream(0, &Printed::nothing()));
     bed.stub
         .on(&route("GET", "/events"), vec![Answer::events(pieces)]);
-    insta::assert_snapshot!(bed.transcript(&["ls"]), @"");
-    insta::assert_snapshot!(bed.transcript(&["--no-wait", "ls"]), @"");
+    insta::assert_snapshot!(bed.transcript(&["ls"]), @"
+    exit: 0
+    --- stderr
+    invoke: job 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10 on cluster demo: waiting: cluster demo has been offline for 3 min; waiting until 14:00 UTC
+    ");
+    insta::assert_snapshot!(bed.transcript(&["--no-wait", "ls"]), @"
+    exit: 0
+    --- stdout
+    0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10
+    --- stderr
+    invoke: job 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10 on cluster demo: waiting: cluster demo has been offline for 3 min; waiting until 14:00 UTC
+    ");
 }
 
 /// While all is well and quick, there is silence; after two seconds, a log shows what is going on.
@@ -154,7 +188,13 @@ fn an_ordinary_wait_is_told_only_when_it_is_long() {
     pieces.extend(whole_stream(0, &Printed::nothing().out("done\n")));
     bed.stub
         .on(&route("GET", "/events"), vec![Answer::events(pieces)]);
-    insta::assert_snapshot!(bed.transcript(&["ls"]), @"");
+    insta::assert_snapshot!(bed.transcript(&["ls"]), @"
+    exit: 0
+    --- stdout
+    done
+    --- stderr
+    invoke: job 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10 on cluster demo: waiting: it is on its way to the cluster
+    ");
 }
 
 /// An answer that is lost on the way must not make a second job.
@@ -173,7 +213,13 @@ fn a_submission_is_repeated_with_the_same_key() {
     bed.stub.on("POST /v1/jobs", answers);
     let mut command = bed.invoke(&["ls"]);
     command.env("INVOKE_RETRY_FOR", "30s");
-    insta::assert_snapshot!(bed.show(&run(command)), @"");
+    insta::assert_snapshot!(bed.show(&run(command)), @"
+    exit: 0
+    --- stdout
+    once
+    --- stderr
+    invoke: cannot reach the dispatcher at [URL]: the connection was cut; trying again
+    ");
     let seen = bed.stub.seen("POST /v1/jobs");
     assert_eq!(seen.len(), 4);
     assert!(seen.iter().all(|again| {
@@ -187,7 +233,12 @@ fn a_submission_is_repeated_with_the_same_key() {
 fn an_unknown_submission_is_not_called_a_failure() {
     let bed = Bed::new();
     bed.stub.on("POST /v1/jobs", vec![Answer::cut()]);
-    insta::assert_snapshot!(bed.transcript(&["ls"]), @"");
+    insta::assert_snapshot!(bed.transcript(&["ls"]), @"
+    exit: 241
+    --- stderr
+    invoke: it is not known whether the job was accepted: cannot reach the dispatcher at [URL]: the connection was cut
+    invoke: hint: `invoke jobs` shows whether it was; running it again may run it twice
+    ");
 }
 
 /// Somebody who waits for nothing must not wait for the patience of a submission.
@@ -197,7 +248,13 @@ fn patience_ends() {
     let mut command = bed.invoke(&["--url", "https://127.0.0.1:1", "ls"]);
     command.env("INVOKE_RETRY_FOR", "1s");
     let begun = Instant::now();
-    insta::assert_snapshot!(bed.show(&run(command)), @"");
+    insta::assert_snapshot!(bed.show(&run(command)), @"
+    exit: 241
+    --- stderr
+    invoke: cannot reach the dispatcher at https://127.0.0.1:1: connection refused; trying again
+    invoke: cannot reach the dispatcher at https://127.0.0.1:1: connection refused
+    invoke: hint: is it running? The address came from --url
+    ");
     assert!(begun.elapsed() >= Duration::from_secs(1));
 }
 
@@ -235,7 +292,12 @@ fn a_full_disk_is_loud() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    insta::assert_snapshot!(transcript(&output.wait_with_output().unwrap()), @"");
+    insta::assert_snapshot!(transcript(&output.wait_with_output().unwrap()), @"
+    exit: 249
+    --- stderr
+    invoke: job 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10: cannot write to stdout: No space left on device (os error 28)
+    invoke: hint: `invoke logs -f 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10` prints its output again
+    ");
 }
 
 /// The token is sent as a header, and is in nothing that anybody can read.

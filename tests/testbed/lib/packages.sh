@@ -3,10 +3,12 @@
 # copies of these programs, on its own addresses, with its own data.
 
 readonly SERVER_PACKAGES=(rabbitmq-server postgresql openssl curl jq python3 python3-pip util-linux procps ca-certificates)
+# For `make lint`, which the test run begins with.
+readonly LINT_PACKAGES=(shellcheck)
 readonly CLUSTER_PACKAGES=(etcd-server containerd runc containernetworking-plugins iptables nftables iproute2 conntrack gcc libc6-dev)
 
 packages_ensure() {
-    local wanted=("${SERVER_PACKAGES[@]}") missing=() package
+    local wanted=("${SERVER_PACKAGES[@]}" "${LINT_PACKAGES[@]}") missing=() package
     if ! uses_existing_cluster; then wanted+=("${CLUSTER_PACKAGES[@]}"); fi
     for package in "${wanted[@]}"; do
         [[ $(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
