@@ -118,7 +118,7 @@ impl<'a> Follow<'a> {
                 }
                 Ok(Pass::Cut { heard }) => {
                     fruitless = if heard { 0 } else { fruitless + 1 };
-                    failed_attempts = if heard { 0 } else { failed_attempts + 1 };
+                    failed_attempts = if heard { 1 } else { failed_attempts + 1 };
                     self.client.cut()
                 }
                 Err(Error::Client(error)) if error.is_passing() => {

@@ -33,10 +33,10 @@ use printer::Printer;
 
 /// Does what a command line says, the program's name first.
 #[must_use]
-pub fn main(line: Vec<OsString>) -> ExitCode {
+pub fn main(line: &[OsString]) -> ExitCode {
     let printer = Printer::for_process();
-    let exit = match Args::parse_from_line(&line) {
-        Ok(args) => perform(args, &line, &printer),
+    let exit = match Args::parse_from_line(line) {
+        Ok(args) => perform(args, line, &printer),
         Err(stop) => explain(stop, &printer),
     };
     exit.unwrap_or_else(|failure| {

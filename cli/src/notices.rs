@@ -21,16 +21,19 @@ const REMEMBERED: usize = 8;
 pub struct Notices<'a> {
     printer: &'a Printer,
     quiet_until: Instant,
-    later: Option<String>,
+    later: Option<Notice>,
     said: VecDeque<String>,
     lost_contact: bool,
     cut_before: bool,
+    cut_said: bool,
 }
 
 /// One sentence about a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Notice {
     text: String,
+    /// The same for a status line, which is one line long at most.
+    brief: String,
     /// Whether it is worth a line at once.
     is_problem: bool,
 }
@@ -51,6 +54,7 @@ impl<'a> Notices<'a> {
             said: VecDeque::new(),
             lost_contact: false,
             cut_before: false,
+            cut_said: false,
         }
     }
 
@@ -65,17 +69,23 @@ impl<'a> Notices<'a> {
         }
         match notice(job) {
             Some(notice) if notice.is_problem => self.say(notice.text),
-            Some(notice) => self.later = Some(notice.text),
+            Some(notice) => self.later = Some(notice),
             None => self.printer.clear_status(),
         }
     }
 
-    /// The connection was cut and will be made again. Said once, and again where it does not succeed
-    /// soon: some proxies cut every connection now and then.
+    /// The connection was cut, or could not be made again, so many times in a row. The first outage is
+    /// said at once; later ones only if they last, because some proxies cut every connection now and
+    /// then.
     pub fn cut(&mut self, failed_attempts: u32) {
-        if !std::mem::replace(&mut self.cut_before, true) || failed_attempts == 3 {
+        let is_new = failed_attempts <= 1;
+        if is_new && !self.cut_before || failed_attempts == 3 && !self.cut_said {
             self.printer.say("the connection was cut; reconnecting");
+            self.cut_said = true;
+        } else if is_new {
+            self.cut_said = false;
         }
+        self.cut_before = true;
     }
 
     /// Waits until [`Notices::speak`] has something to say.
@@ -88,9 +98,9 @@ impl<'a> Notices<'a> {
 
     /// Says what was kept for later.
     pub fn speak(&mut self) {
-        if let Some(text) = self.later.take() {
+        if let Some(Notice { text, brief, .. }) = self.later.take() {
             if self.printer.is_interactive() {
-                self.printer.status(&format!("invoke: {text}"));
+                self.printer.status(&format!("invoke: {brief}"));
             } else {
                 self.say(text);
             }

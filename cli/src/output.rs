@@ -101,7 +101,7 @@ impl<'a> Output<'a> {
         let length = bytes.len() as u64;
         let headers = (end - self.position).checked_sub(length);
         let header = FRAME_HEADER_BYTES as u64;
-        let fits = |all: u64| all % header == 0 && (1..=length).contains(&(all / header));
+        let fits = |all: u64| all.is_multiple_of(header) && (1..=length).contains(&(all / header));
         if !headers.is_some_and(fits) {
             return Ok(false);
         }

@@ -199,7 +199,7 @@ impl Layer {
     fn check(self) -> Result<Settings, Error> {
         let url = check_url(self.url.ok_or(Error::NoUrl)?)?;
         let token = match (self.token, self.token_file) {
-            (Some(token), _) => Token::checked(token.value, token.origin.to_string())?,
+            (Some(token), _) => Token::checked(&token.value, token.origin.to_string())?,
             (None, Some(file)) => Token::read(&file)?,
             (None, None) => return Err(Error::NoToken { url: url.value }),
         };

@@ -2,6 +2,7 @@
 //! and stopped in reverse.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use url::Url;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -203,17 +205,27 @@ fn failed(panic: JoinError) -> anyhow::Error {
 }
 
 async fn open_store(storage: &Storage, folder: &DataFolder) -> anyhow::Result<Store> {
-    let local = || format!("sqlite://{}", folder.path("invoke.db").display());
-    let url = storage.database_url.clone().unwrap_or_else(local);
+    let url = match &storage.database_url {
+        Some(url) => url.clone(),
+        None => sqlite_url(&folder.path("invoke.db"))?,
+    };
     // Not the URL: its password does not belong into a log.
     Store::open(&url, Arc::new(Events::default()))
         .await
         .context("cannot open the database")
 }
 
+/// Escaped, because a folder may have any character in its name.
+fn sqlite_url(file: &Path) -> anyhow::Result<String> {
+    let absolute = std::path::absolute(file).context("cannot tell the current folder")?;
+    let url = Url::from_file_path(&absolute);
+    let url = url.map_err(|()| anyhow::anyhow!("{} has no absolute path", file.display()))?;
+    Ok(format!("sqlite://{}", url.path()))
+}
+
 fn open_blobs(storage: &Storage, folder: &DataFolder) -> anyhow::Result<Blobs> {
     Ok(match &storage.blob_url {
-        Some(url) => Blobs::in_bucket(url)?,
+        Some(url) => Blobs::at(url)?,
         None => Blobs::in_folder(&folder.path("blobs"))?,
     })
 }

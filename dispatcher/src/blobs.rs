@@ -30,6 +30,9 @@ pub enum Error {
     /// The URL names no store, or the store cannot be set up.
     #[error("cannot open the blob store {0}")]
     Open(String, #[source] object_store::Error),
+    /// The URL is of a kind that we do not know, or that does not keep what it is given.
+    #[error("--blob-url must begin with s3://, gs://, az:// or file:///, not {0}:")]
+    Unknown(String),
     /// The store did not take it.
     #[error("cannot store blob {0}")]
     Put(String, #[source] object_store::Error),
@@ -59,12 +62,22 @@ impl Blobs {
         })
     }
 
-    /// A bucket: `s3://bucket/prefix`, `gs://…`, `az://…`. Credentials and endpoints come from the
-    /// environment, by the names that each cloud's own tools use (`AWS_ACCESS_KEY_ID`, …).
+    /// A bucket: `s3://bucket/prefix`, `gs://…`, `az://…`; or a folder that several dispatchers share:
+    /// `file:///…`. Credentials and endpoints come from the environment, by the names that each cloud's
+    /// own tools use (`AWS_ACCESS_KEY_ID`, …).
     ///
     /// # Errors
-    /// [`Error::Open`].
-    pub fn in_bucket(url: &Url) -> Result<Self, Error> {
+    /// [`Error::Open`], [`Error::Folder`], [`Error::Unknown`].
+    pub fn at(url: &Url) -> Result<Self, Error> {
+        let unknown = || Error::Unknown(url.scheme().to_owned());
+        match url.scheme() {
+            "s3" | "gs" | "az" => Self::in_bucket(url),
+            "file" => Self::in_folder(&url.to_file_path().map_err(|()| unknown())?),
+            _ => Err(unknown()),
+        }
+    }
+
+    fn in_bucket(url: &Url) -> Result<Self, Error> {
         let environment = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
         let (store, prefix) = object_store::parse_url_opts(url, environment)
             .map_err(|error| Error::Open(url.to_string(), error))?;

@@ -122,7 +122,8 @@ pub struct Storage {
     pub database_url: Option<String>,
 
     /// Where output is kept: s3://BUCKET/PREFIX, gs://… or az://…, with credentials from the
-    /// environment by each cloud's usual names. Several dispatchers need one that they share
+    /// environment by each cloud's usual names; or file:///FOLDER. Several dispatchers need one that
+    /// they share
     /// [default: blobs in the data folder]
     #[arg(long, env = "INVOKE_BLOB_URL", value_name = "URL")]
     pub blob_url: Option<Url>,

@@ -13,12 +13,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// A peer that has not finished its TLS handshake by then, or not sent a request's headers, is let go:
-/// idle connections of strangers would use up our file descriptors.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A peer that has not finished its TLS handshake by then is let go: connections of strangers would use
+/// up our file descriptors.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+
+/// The same for a request's headers on HTTP/1.1. Between two requests this is how long a connection may
+/// rest: longer than clients usually keep one they do not use, so that it is they who close it.
+const HEADERS_WITHIN: Duration = Duration::from_secs(100);
 
 /// When nothing is heard from an HTTP/2 peer for so long, it is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(20);
+/// A peer that does not answer that by then is gone.
+const PONG_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long requests may take to finish after a stop. Long ones were told to end and need not.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
@@ -68,7 +74,7 @@ pub(crate) async fn serve(
 async fn connection(stream: TcpStream, acceptor: TlsAcceptor, routes: Router, watcher: Watcher) {
     // Small answers go out at once. Where it cannot be set, they are slower.
     let _slower = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+    let stream = match tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!("a TLS handshake failed: {error}"),
         Err(_elapsed) => return tracing::debug!("a TLS handshake took too long"),
@@ -77,12 +83,12 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, routes: Router, wa
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE);
+        .header_read_timeout(HEADERS_WITHIN);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PATIENCE);
+        .keep_alive_timeout(PONG_WITHIN);
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     if let Err(error) = watcher.watch(serving.into_owned()).await {
         tracing::debug!("a connection ended: {error}");

@@ -169,7 +169,16 @@ mod tests {
         let sentences = cases
             .map(|(job, broker)| reason(&job, broker, now).unwrap().message)
             .join("\n");
-        insta::assert_snapshot!(sentences);
+        insta::assert_snapshot!(sentences, @r"
+        no runner has ever connected for cluster edge-7; the job waits until 2026-11-22 10:00:00 UTC
+        cluster edge-7 has been offline since 2026-11-22 09:52:00 UTC (8 min); the job waits until 2026-11-22 10:00:00 UTC
+        it is being sent to cluster edge-7
+        the dispatcher has no connection to RabbitMQ (connection refused); the job is stored and will be sent when it is back
+        the message to cluster edge-7 could not be delivered (there is no queue); it is being sent again
+        it is in the queue of cluster edge-7; no runner has taken it yet
+        runner runner-0 of cluster edge-7 is making its pod
+        the image cannot be pulled
+        ");
     }
 
     #[test]

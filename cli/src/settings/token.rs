@@ -13,7 +13,7 @@ pub struct Token {
 }
 
 impl Token {
-    pub(super) fn checked(text: String, origin: String) -> Result<Self, Error> {
+    pub(super) fn checked(text: &str, origin: String) -> Result<Self, Error> {
         let secret = text.trim();
         if secret.is_empty() {
             Err(Error::BadToken {
@@ -44,7 +44,7 @@ impl Token {
             path: path.clone(),
             source,
         })?;
-        Self::checked(text, format!("{} ({origin})", path.display()))
+        Self::checked(&text, format!("{} ({origin})", path.display()))
     }
 
     /// The secret, for the one header that it is sent in.

@@ -8,7 +8,7 @@ use invoke_protocol::output::{IncompleteReason, Stream, StreamSummary};
 use crate::fixtures::{
     ID, Printed, end_event, ended, job_event, queued, route, running, whole_stream,
 };
-use crate::program::{Bed, run};
+use crate::program::{Bed, Certificates, run};
 use crate::stub::{Answer, Piece};
 
 fn submitted() -> Bed {
@@ -31,61 +31,52 @@ fn printed() -> Printed {
     })
 }
 
-/// The stream breaks after each kind of event and in the middle of one; every byte arrives once.
+/// The stream breaks between events, in the middle of one, and after one that was sent twice. Every
+/// byte arrives once.
 #[test]
 fn a_cut_stream_goes_on_where_it_was() {
-    let bed = submitted();
-    let printed = printed();
-    let events = printed.events();
-    let positions = |count: usize| {
-        let lengths = [12, 1005, 1005];
-        (0..count).map(|index| lengths[index % 3]).sum::<usize>()
-    };
-    // The last one of the first stream comes in halves, of which the second is lost.
-    let Piece::Bytes(torn) = events[10].clone() else {
+    const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+    for protocol in [&PROTOCOLS[..1], &PROTOCOLS[1..]] {
+        let bed = Bed::with_certificates(&Certificates::good().speaking(protocol));
+        bed.stub
+            .on("POST /v1/jobs", vec![Answer::json(202, &queued())]);
+        let printed = printed();
+        bed.stub.on(&route("GET", "/events"), thrice_cut(&printed));
+
+        let output = run(patient(&bed));
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(output.stdout, printed.of(Stream::Stdout));
+        let reconnecting = b"invoke: the connection was cut; reconnecting\n";
+        let begin = output.stderr.windows(reconnecting.len());
+        let begin = begin.enumerate().filter(|(_, bytes)| bytes == reconnecting);
+        let begins: Vec<_> = begin.map(|(begin, _)| begin).collect();
+        assert_eq!(begins.len(), 1, "once for all of the cuts");
+        let mut of_command = output.stderr.clone();
+        of_command.drain(begins[0]..begins[0] + reconnecting.len());
+        assert_eq!(of_command, printed.of(Stream::Stderr));
+        assert_eq!(bed.stub.seen(&route("GET", "/events")).len(), 4);
+    }
+}
+
+fn thrice_cut(printed: &Printed) -> Vec<Answer> {
+    let events = whole_stream(0, printed);
+    let Piece::Output(_, torn) = events[10].clone() else {
         unreachable!()
     };
-    let mut first = vec![job_event(0, running())];
-    first.extend_from_slice(&events[..10]);
-    first.extend([
-        Piece::Bytes(torn[..torn.len() / 2].to_vec()),
-        Piece::Pause(PAUSE),
-        Piece::Cut,
-    ]);
-    let mut second = vec![job_event(positions(10) as u64, running())];
-    second.extend_from_slice(&events[10..25]);
-    second.extend([Piece::Pause(PAUSE), Piece::Cut]);
-    let mut third = vec![job_event(positions(25) as u64, running())];
-    // Again what was there before: a server, or a proxy, that repeats itself.
-    third.extend_from_slice(&events[24..]);
-    third.push(end_event(ended(0, &printed)));
-    let streams = [first, second, third].map(Answer::events).to_vec();
-    bed.stub.on(&route("GET", "/events"), streams);
-
-    let output = run(patient(&bed));
-    assert_eq!(output.status.code(), Some(0));
-    assert_eq!(output.stdout, printed.of(Stream::Stdout));
-    let words = String::from_utf8_lossy(&output.stderr)
-        .replace(&*String::from_utf8_lossy(&printed.of(Stream::Stderr)), "");
-    assert_eq!(
-        words
-            .matches("invoke: the connection was cut; reconnecting\n")
-            .count(),
-        1
-    );
-    let seen = bed.stub.seen(&route("GET", "/events"));
-    let resumed: Vec<_> = seen
-        .iter()
-        .map(|seen| seen.header("last-event-id").to_owned())
-        .collect();
-    assert_eq!(
-        resumed,
-        [
-            "0".to_owned(),
-            positions(10).to_string(),
-            positions(25).to_string()
-        ]
-    );
+    let half = Piece::Bytes(torn[..torn.len() / 2].to_vec());
+    let again = Piece::Bytes(torn);
+    let until = |count: usize, last: Option<Piece>| {
+        let mut pieces = events[..count].to_vec();
+        pieces.extend(last);
+        pieces.extend([Piece::Pause(PAUSE), Piece::Cut]);
+        Answer::events(pieces)
+    };
+    vec![
+        until(10, Some(half)),
+        until(25, None),
+        until(30, Some(again)),
+        Answer::events(events.clone()),
+    ]
 }
 
 const PAUSE: Duration = Duration::from_millis(50);

@@ -1,5 +1,7 @@
 //! The real binary against a scripted dispatcher over real TLS.
 
+#![expect(clippy::unwrap_used, reason = "what a test does not expect ends it")]
+
 mod stub;
 mod fixtures;
 mod program;

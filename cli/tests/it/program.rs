@@ -14,6 +14,8 @@ pub(crate) struct Certificates {
     pub(crate) ca_pem: String,
     certificate: CertificateDer<'static>,
     key: Vec<u8>,
+    /// What is spoken behind TLS: HTTP/2, as dispatchers do.
+    pub(crate) protocols: &'static [&'static [u8]],
 }
 
 impl Certificates {
@@ -36,7 +38,13 @@ impl Certificates {
             ca_pem: authority.pem(),
             certificate,
             key: key.serialize_der(),
+            protocols: &[b"h2"],
         }
+    }
+
+    /// The same, with these protocols behind TLS.
+    pub(crate) fn speaking(self, protocols: &'static [&'static [u8]]) -> Self {
+        Self { protocols, ..self }
     }
 
     pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {

@@ -72,6 +72,8 @@ enum Content {
 #[derive(Clone)]
 pub(crate) enum Piece {
     Bytes(Vec<u8>),
+    /// An event that ends at a position; left out for a reader who has been there.
+    Output(u64, Vec<u8>),
     /// Time for what was sent to arrive on its own.
     Pause(Duration),
     /// The connection breaks.
@@ -133,7 +135,7 @@ impl Answer {
         }
     }
 
-    fn respond(self, query: &str, log: &[u8]) -> Response {
+    fn respond(self, seen: &Seen, log: &[u8]) -> Response {
         let mut response = Response::builder()
             .status(self.status)
             .header("content-type", self.media_type);
@@ -142,10 +144,17 @@ impl Answer {
         }
         let body = match self.content {
             Content::Whole(bytes) => Body::from(bytes),
-            Content::Pieces(pieces) => Body::from_stream(stream(pieces)),
+            Content::Pieces(mut pieces) => {
+                let had: u64 = seen.header("last-event-id").parse().unwrap_or(0);
+                pieces.retain(|piece| !matches!(piece, Piece::Output(end, _) if *end <= had));
+                Body::from_stream(stream(pieces))
+            }
             Content::Log => {
                 response = response.header(OUTPUT_END, log.len());
-                let from = query.split('&').find_map(|pair| pair.strip_prefix("from="));
+                let from = seen
+                    .query
+                    .split('&')
+                    .find_map(|pair| pair.strip_prefix("from="));
                 let from: usize = from.map_or(0, |from| from.parse().unwrap());
                 Body::from(log[from..].to_vec())
             }
@@ -158,7 +167,7 @@ fn stream(pieces: Vec<Piece>) -> impl futures::Stream<Item = Result<Bytes, std::
     futures::stream::unfold(VecDeque::from(pieces), |mut pieces| async move {
         loop {
             return match pieces.pop_front()? {
-                Piece::Bytes(bytes) => Some((Ok(bytes.into()), pieces)),
+                Piece::Bytes(bytes) | Piece::Output(_, bytes) => Some((Ok(bytes.into()), pieces)),
                 Piece::Cut => Some((Err(std::io::Error::other("cut")), pieces)),
                 Piece::Silence => std::future::pending().await,
                 Piece::Pause(time) => {
@@ -172,13 +181,15 @@ fn stream(pieces: Vec<Piece>) -> impl futures::Stream<Item = Result<Bytes, std::
 
 /// An event as it is sent.
 pub(crate) fn event(position: u64, event: &JobEvent) -> Piece {
-    let kind = match event {
-        JobEvent::Job { .. } => "job",
-        JobEvent::Output { .. } => "output",
-        JobEvent::End { .. } => "end",
+    let bytes = |kind| {
+        let text = serde_json::to_string(event).unwrap();
+        format!("id: {position}\nevent: {kind}\ndata: {text}\n\n").into_bytes()
     };
-    let text = serde_json::to_string(event).unwrap();
-    Piece::Bytes(format!("id: {position}\nevent: {kind}\ndata: {text}\n\n").into_bytes())
+    match event {
+        JobEvent::Job { .. } => Piece::Bytes(bytes("job")),
+        JobEvent::Output { .. } => Piece::Output(position, bytes("output")),
+        JobEvent::End { .. } => Piece::Bytes(bytes("end")),
+    }
 }
 
 impl Stub {
@@ -238,23 +249,22 @@ impl Stub {
 async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-    let route = format!("{} {}", parts.method, parts.uri.path());
-    let query = parts.uri.query().unwrap_or_default().to_owned();
-    let mut script = script.lock().unwrap();
     let seen = Seen {
-        route: route.clone(),
-        query: query.clone(),
+        route: format!("{} {}", parts.method, parts.uri.path()),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: parts.headers,
         body,
     };
-    script.seen.push(seen);
-    let answer = match script.answers.get_mut(&route) {
+    let mut script = script.lock().unwrap();
+    script.seen.push(seen.clone());
+    let answer = match script.answers.get_mut(&seen.route) {
         Some(answers) if answers.len() > 1 => answers.pop_front(),
         Some(answers) => answers.front().cloned(),
         None => None,
     };
-    let missing = || Answer::problem(ProblemCode::NoSuchRoute, &format!("no answer for {route}"));
-    answer.unwrap_or_else(missing).respond(&query, &script.log)
+    let detail = || format!("no answer for {}", seen.route);
+    let missing = || Answer::problem(ProblemCode::NoSuchRoute, &detail());
+    answer.unwrap_or_else(missing).respond(&seen, &script.log)
 }
 
 struct TlsListener {
@@ -283,11 +293,16 @@ impl axum::serve::Listener for TlsListener {
 
 fn acceptor(certificates: &Certificates) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(certificates.chain(), certificates.key())
         .unwrap();
+    config.alpn_protocols = certificates
+        .protocols
+        .iter()
+        .map(|name| name.to_vec())
+        .collect();
     TlsAcceptor::from(Arc::new(config))
 }

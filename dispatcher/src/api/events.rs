@@ -144,13 +144,13 @@ impl Follower {
         let now = clock::now();
         let waiting =
             waiting::reason(&job, &self.app.broker.health(), now).map(|reason| reason.code);
-        if self.shown != Some((job.version, waiting)) && !job.state.is_terminal()
-            || self.shown.is_none()
-        {
-            self.shown = Some((job.version, waiting));
-            let shown = Box::new(view(&self.app, &job, now));
+        let shown = Some((job.version, waiting));
+        // The last change is shown by the end itself; and to who comes late, by the first event too.
+        if self.shown.is_none() || (self.shown != shown && !job.state.is_terminal()) {
+            self.shown = shown;
+            let job = Box::new(view(&self.app, &job, now));
             self.ready
-                .push_back(event(&JobEvent::Job { job: shown }, self.position)?);
+                .push_back(event(&JobEvent::Job { job }, self.position)?);
         }
         match output::read(&self.app.store, &self.app.blobs, &job, self.position).await? {
             Some(log) => self.make_ready(&log)?,

@@ -1,0 +1,225 @@
+//! The way to the cluster over a real RabbitMQ: down and up again, without its queue, and as a runner
+//! sees it.
+
+use invoke_protocol::envelope::Order;
+use invoke_protocol::job::Job;
+use invoke_protocol::runner::AmqpCredential;
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, ErrorKind};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::bed::{Dispatcher, eventually, expect};
+use crate::broker_bed::Broker;
+
+/// A name that no other test has: the broker's users know no virtual hosts.
+fn cluster_name() -> String {
+    format!("t{}", uuid::Uuid::new_v4().simple())
+}
+
+async fn sent(dispatcher: &Dispatcher, job: &Job) {
+    eventually("the job has left the outbox", async || {
+        let unsent = dispatcher.running.app().store.unsent().await.unwrap();
+        (unsent == 0).then_some(())
+    })
+    .await;
+    let waiting = dispatcher.job(job).await.waiting.unwrap().message;
+    assert!(waiting.contains("in the queue of cluster"), "{waiting}");
+}
+
+fn job_of(envelope: &invoke_protocol::envelope::Envelope) -> invoke_protocol::id::JobId {
+    let Order::V1(order) = Order::from_payload(&envelope.payload).unwrap();
+    order.job
+}
+
+/// Jobs are taken while the broker is away, and sent when it is back.
+#[tokio::test]
+async fn what_was_accepted_without_a_broker_is_sent_when_it_is_back() {
+    let (broker, name) = (Broker::new().await, cluster_name());
+    broker.shut();
+    let dispatcher = broker.dispatcher().await;
+    dispatcher.cluster(&name).await;
+    let job = dispatcher.submit("date").await;
+    let waiting = dispatcher.job(&job).await.waiting.unwrap().message;
+    assert!(waiting.contains("no connection to RabbitMQ"), "{waiting}");
+    broker.open();
+    assert_eq!(job_of(&broker.next_message(&name).await), job.id);
+    sent(&dispatcher, &job).await;
+
+    broker.shut();
+    eventually("the cut is noticed", async || {
+        let ready: Value = dispatcher.get("/readyz").await;
+        (ready["broker"] == false).then_some(())
+    })
+    .await;
+    let second = dispatcher.submit("date").await;
+    broker.open();
+    // The first was taken from the queue without a claim, so it may be sent again before the second.
+    eventually("the second is sent", async || {
+        (job_of(&broker.next_message(&name).await) == second.id).then_some(())
+    })
+    .await;
+    broker.remove(&[]).await;
+}
+
+/// The broker confirms what it cannot deliver. Without `mandatory` this job would be marked as sent,
+/// and be nowhere.
+#[tokio::test]
+async fn a_deleted_queue_is_declared_again_and_nothing_is_lost() {
+    let (broker, name) = (Broker::new().await, cluster_name());
+    let dispatcher = broker.dispatcher().await;
+    dispatcher.cluster(&name).await;
+    broker.await_queue(&name).await;
+    broker.delete_queue(&name).await;
+    let job = dispatcher.submit("date").await;
+    broker.await_queue(&name).await;
+    assert_eq!(job_of(&broker.next_message(&name).await), job.id);
+    sent(&dispatcher, &job).await;
+    broker.remove(&[]).await;
+}
+
+/// What an operator finds: durable, replicated, with a place for dead letters and a limit.
+#[tokio::test]
+async fn queues_are_declared_as_documented() {
+    let (broker, name) = (Broker::new().await, cluster_name());
+    let dispatcher = broker.dispatcher().await;
+    dispatcher.invite(&name).await;
+    broker.await_queue(&name).await;
+    let vhost = broker.vhost().to_owned();
+    let queue = format!("cmd.{name}");
+    let (_, queue) = broker
+        .manage(Method::GET, &["queues", &vhost, &queue], &Value::Null)
+        .await;
+    assert_eq!(
+        (&queue["durable"], &queue["type"]),
+        (&true.into(), &"quorum".into())
+    );
+    assert_eq!(
+        queue["arguments"]["x-dead-letter-exchange"],
+        "invoke.dead-letter"
+    );
+    let policy = eventually("the limits are set", async || {
+        let path = ["policies", &vhost, "invoke-commands"];
+        let (status, policy) = broker.manage(Method::GET, &path, &Value::Null).await;
+        (status == StatusCode::OK).then_some(policy)
+    })
+    .await;
+    assert_eq!(
+        (&policy["pattern"], &policy["definition"]["delivery-limit"]),
+        (&r"^cmd\.".into(), &20.into())
+    );
+    broker.remove(&[]).await;
+}
+
+/// A stolen runner's credential reads one queue, and that is all.
+#[tokio::test]
+async fn a_runners_user_reads_its_own_queue_and_nothing_else() {
+    let (broker, mine, other) = (Broker::new().await, cluster_name(), cluster_name());
+    let dispatcher = broker.dispatcher().await;
+    let runner = dispatcher.cluster(&mine).await;
+    dispatcher.invite(&other).await;
+    broker.await_queue(&mine).await;
+    broker.await_queue(&other).await;
+    let ask = async || {
+        let response = runner
+            .request(Method::POST, "/v1/runner/amqp-credential")
+            .send()
+            .await
+            .unwrap();
+        expect::<AmqpCredential>(response, StatusCode::OK).await
+    };
+    let credential = ask().await;
+    assert_eq!(
+        ask().await.password,
+        credential.password,
+        "asked again, it is the same"
+    );
+    assert!(!credential.url.contains('@'), "{}", credential.url);
+    let user = Some((credential.username.as_str(), credential.password.as_str()));
+
+    let refusal = async |attempt: Attempt| {
+        let (_connection, channel) = broker.connect(user).await.unwrap();
+        attempt.on(&channel, &mine, &other).await
+    };
+    assert_eq!(refusal(Attempt::ReadOwn).await, None);
+    for attempt in [
+        Attempt::ReadOther,
+        Attempt::Declare,
+        Attempt::Publish,
+        Attempt::PublishDefault,
+    ] {
+        let refused = refusal(attempt).await;
+        assert!(
+            refused
+                .as_deref()
+                .is_some_and(|text| text.contains("ACCESS_REFUSED")),
+            "{attempt:?}: {refused:?}"
+        );
+    }
+    let wrong = Some((credential.username.as_str(), "guess"));
+    assert!(broker.connect(wrong).await.is_err());
+    broker.remove(&[&credential.username]).await;
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Attempt {
+    ReadOwn,
+    ReadOther,
+    Declare,
+    Publish,
+    PublishDefault,
+}
+
+impl Attempt {
+    /// What the broker says against it, if it does.
+    async fn on(self, channel: &lapin::Channel, mine: &str, other: &str) -> Option<String> {
+        let read = async |cluster: &str| {
+            let queue = format!("cmd.{cluster}");
+            let consume = BasicConsumeOptions::default();
+            channel
+                .basic_consume(
+                    queue.as_str().into(),
+                    "".into(),
+                    consume,
+                    FieldTable::default(),
+                )
+                .await
+                .map(drop)
+        };
+        let publish = async |exchange: &str| {
+            channel
+                .confirm_select(lapin::options::ConfirmSelectOptions::default())
+                .await?;
+            let key = format!("cmd.{mine}").as_str().into();
+            let options = BasicPublishOptions::default();
+            let confirm = channel
+                .basic_publish(
+                    exchange.into(),
+                    key,
+                    options,
+                    b"{}",
+                    BasicProperties::default(),
+                )
+                .await?;
+            confirm.await.map(drop)
+        };
+        let result = match self {
+            Self::ReadOwn => read(mine).await,
+            Self::ReadOther => read(other).await,
+            Self::Declare => {
+                let (options, arguments) = (QueueDeclareOptions::default(), FieldTable::default());
+                channel
+                    .queue_declare("cmd.mine".into(), options, arguments)
+                    .await
+                    .map(drop)
+            }
+            Self::Publish => publish("invoke.commands").await,
+            Self::PublishDefault => publish("").await,
+        };
+        result.err().map(|error| match error.kind() {
+            ErrorKind::ProtocolError(refused) => refused.get_message().to_string(),
+            _ => error.to_string(),
+        })
+    }
+}

@@ -1,0 +1,524 @@
+//! A job from its claim to its end, over the doors, with everything that comes twice or too late.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use invoke_dispatcher::sweeper::Sweeper;
+use invoke_protocol::envelope::{Envelope, Order};
+use invoke_protocol::job::{Completeness, Job};
+use invoke_protocol::problem::ProblemCode;
+use invoke_protocol::runner::{Claim, Permit, PermitRefusal};
+use invoke_protocol::state::{ReasonCode, Started, StateName};
+use jiff::SignedDuration;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::bed::{Dispatcher, eventually, expect, problem};
+use crate::runner::{exit, log, pod};
+
+#[tokio::test]
+async fn a_job_runs_once_and_ends_once() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("echo hello").await;
+
+    assert_eq!(runner.claim(&job).await, Claim::Yours);
+    assert_eq!(
+        runner.claim(&job).await,
+        Claim::Yours,
+        "a redelivery, or another replica"
+    );
+    assert_eq!(
+        runner
+            .report(&job, &json!({ "type": "pod_created" }))
+            .await
+            .status(),
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(dispatcher.job(&job).await.state, StateName::Starting);
+
+    let (winner, loser) = (pod(), pod());
+    let Permit::Granted {
+        envelope,
+        start_within_seconds,
+        log_bytes,
+    } = runner.permit(&job, winner).await
+    else {
+        panic!("the first pod is not permitted");
+    };
+    assert_eq!((start_within_seconds, log_bytes), (60, 0));
+    let key = &runner.enrolment.signing_keys[0];
+    assert_eq!(envelope.key_id, key.key_id);
+    aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::ED25519, &key.public_key)
+        .verify(
+            &Envelope::signed_bytes(&envelope.payload),
+            &envelope.signature,
+        )
+        .unwrap();
+    let Order::V1(order) = Order::from_payload(&envelope.payload).unwrap();
+    assert_eq!((order.job, order.cluster), (job.id, runner.cluster));
+
+    let refused = Permit::Refused {
+        why: PermitRefusal::OtherPod,
+    };
+    assert_eq!(runner.permit(&job, loser).await, refused);
+    assert!(
+        matches!(runner.permit(&job, winner).await, Permit::Granted { .. }),
+        "its answer was lost"
+    );
+    assert_eq!(runner.claim(&job).await, Claim::Started);
+
+    let output = log(&[b"hello\n"]);
+    assert_eq!(
+        runner.upload(&job, winner, 0, &output).await.status(),
+        StatusCode::OK
+    );
+    problem(
+        runner.upload(&job, loser, 0, &output).await,
+        ProblemCode::OtherPod,
+    )
+    .await;
+
+    let end = exit(0, output.len() as u64);
+    problem(
+        runner.complete(&job, loser, &end).await,
+        ProblemCode::OtherPod,
+    )
+    .await;
+    assert_eq!(
+        runner.complete(&job, winner, &end).await.status(),
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(
+        runner.complete(&job, winner, &end).await.status(),
+        StatusCode::NO_CONTENT,
+        "its answer was lost"
+    );
+    problem(
+        runner.complete(&job, winner, &exit(1, 11)).await,
+        ProblemCode::Contradiction,
+    )
+    .await;
+    problem(
+        runner
+            .upload(&job, winner, output.len() as u64, &output)
+            .await,
+        ProblemCode::JobOver,
+    )
+    .await;
+    assert_eq!(runner.claim(&job).await, Claim::Over);
+    assert_eq!(
+        runner.permit(&job, winner).await,
+        Permit::Refused {
+            why: PermitRefusal::Over
+        }
+    );
+
+    let job = dispatcher.job(&job).await;
+    assert_eq!(
+        (job.state, job.exit_code, job.started),
+        (StateName::Succeeded, Some(0), Started::Yes)
+    );
+    assert_eq!(
+        (job.output_complete, job.pod),
+        (Some(Completeness::Yes), Some(winner))
+    );
+    assert_eq!(job.runner.unwrap().0, "runner-0");
+}
+
+/// No false success: what was not uploaded is not said to be complete.
+#[tokio::test]
+async fn an_end_before_the_output_says_so() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("echo hello").await;
+    let pod = runner.start(&job).await;
+    assert_eq!(
+        runner.complete(&job, pod, &exit(3, 11)).await.status(),
+        StatusCode::NO_CONTENT
+    );
+    let job = dispatcher.job(&job).await;
+    assert_eq!((job.state, job.exit_code), (StateName::Failed, Some(3)));
+    assert_eq!(job.output_complete, Some(Completeness::No));
+}
+
+#[tokio::test]
+async fn nothing_is_believed_of_a_command_that_never_started() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("date").await;
+    problem(
+        runner.complete(&job, pod(), &exit(0, 0)).await,
+        ProblemCode::NotStarted,
+    )
+    .await;
+    problem(
+        runner.upload(&job, pod(), 0, &log(&[b"x"])).await,
+        ProblemCode::NotStarted,
+    )
+    .await;
+}
+
+/// To a cluster, the jobs of another do not exist.
+#[tokio::test]
+async fn a_cluster_reaches_its_own_jobs_only() {
+    let dispatcher = Dispatcher::start().await;
+    let owner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("date").await;
+    let stranger = dispatcher.cluster("other").await;
+    assert_eq!(stranger.claim(&job).await, Claim::Over);
+    let pod = pod();
+    let ask = stranger.request(Method::POST, &format!("/v1/runner/jobs/{}/permit", job.id));
+    problem(
+        ask.json(&json!({ "pod": pod })).send().await.unwrap(),
+        ProblemCode::JobNotFound,
+    )
+    .await;
+    problem(
+        stranger
+            .report(&job, &json!({ "type": "pod_created" }))
+            .await,
+        ProblemCode::JobNotFound,
+    )
+    .await;
+    let waiting = json!({ "type": "waiting", "reason": { "code": "image_pull", "message": "" } });
+    problem(
+        stranger.report(&job, &waiting).await,
+        ProblemCode::JobNotFound,
+    )
+    .await;
+    problem(
+        stranger.upload(&job, pod, 0, &log(&[b"x"])).await,
+        ProblemCode::JobNotFound,
+    )
+    .await;
+    problem(
+        stranger.complete(&job, pod, &exit(0, 0)).await,
+        ProblemCode::JobNotFound,
+    )
+    .await;
+    assert_eq!(dispatcher.job(&job).await.state, StateName::Queued);
+    assert_eq!(owner.claim(&job).await, Claim::Yours);
+}
+
+#[tokio::test]
+async fn a_job_that_has_not_started_is_cancelled_at_once() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("date").await;
+    let cancel = async || {
+        dispatcher
+            .post(&format!("/v1/jobs/{}/cancel", job.id), &json!({}))
+            .await
+    };
+    let cancelled: Job = expect(cancel().await, StatusCode::ACCEPTED).await;
+    assert_eq!(
+        (cancelled.state, cancelled.started),
+        (StateName::Cancelled, Started::No)
+    );
+    assert_eq!(cancelled.cancelled_by.as_deref(), Some("local"));
+    assert_eq!(
+        cancel().await.status(),
+        StatusCode::ACCEPTED,
+        "again is fine"
+    );
+    assert_eq!(runner.claim(&job).await, Claim::Over);
+    assert_eq!(
+        runner.permit(&job, pod()).await,
+        Permit::Refused {
+            why: PermitRefusal::Over
+        }
+    );
+}
+
+/// The runner waits for news; a cancel is news, and so is its end.
+#[tokio::test]
+async fn a_running_command_is_cancelled_through_its_runner() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("sleep 100").await;
+    let pod = runner.start(&job).await;
+    let cancel = async {
+        // Once the runner waits, or before: either way it must hear of it.
+        let response = dispatcher
+            .post(&format!("/v1/jobs/{}/cancel", job.id), &json!({}))
+            .await;
+        expect::<Job>(response, StatusCode::ACCEPTED).await
+    };
+    let began = std::time::Instant::now();
+    let (heard, cancelled) = tokio::join!(runner.contact_knowing(&[], 15), cancel);
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "it was told when the wait was over"
+    );
+    assert_eq!(
+        (heard.cancelling, cancelled.state),
+        (vec![job.id], StateName::Cancelling)
+    );
+    let end = invoke_protocol::output::ExitRecord {
+        cause: invoke_protocol::output::EndCause::Cancelled,
+        ..exit(143, 0)
+    };
+    let known = [job.id];
+    let (heard, ended) = tokio::join!(
+        runner.contact_knowing(&known, 15),
+        runner.complete(&job, pod, &end)
+    );
+    assert_eq!(ended.status(), StatusCode::NO_CONTENT);
+    assert!(heard.cancelling.is_empty() && began.elapsed() < Duration::from_secs(10));
+    let again = dispatcher
+        .post(&format!("/v1/jobs/{}/cancel", job.id), &json!({}))
+        .await;
+    assert_eq!(
+        again.status(),
+        StatusCode::ACCEPTED,
+        "it is what was asked for"
+    );
+}
+
+#[tokio::test]
+async fn a_job_that_is_over_cannot_be_cancelled() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("date").await;
+    let pod = runner.start(&job).await;
+    runner.complete(&job, pod, &exit(0, 0)).await;
+    let refused = dispatcher
+        .post(&format!("/v1/jobs/{}/cancel", job.id), &json!({}))
+        .await;
+    let refused = problem(refused, ProblemCode::JobOver).await;
+    assert!(
+        refused.detail.ends_with("it is succeeded"),
+        "{}",
+        refused.detail
+    );
+}
+
+#[tokio::test]
+async fn what_the_runner_says_is_what_the_job_waits_for() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("date").await;
+    runner.claim(&job).await;
+    let report = json!({ "type": "waiting", "reason": { "code": "image_pull", "message": "no such image" } });
+    assert_eq!(
+        runner.report(&job, &report).await.status(),
+        StatusCode::NO_CONTENT
+    );
+    let waiting = dispatcher.job(&job).await;
+    assert_eq!(waiting.waiting.unwrap().code, ReasonCode::ImagePull);
+    assert_eq!(
+        runner.report(&job, &report).await.status(),
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(
+        dispatcher.job(&job).await.version,
+        waiting.version,
+        "said again, nothing has changed"
+    );
+    let failed = json!({ "type": "pod_failed", "pod": null, "reason": { "code": "image_pull", "message": "gave up" } });
+    assert_eq!(
+        runner.report(&job, &failed).await.status(),
+        StatusCode::NO_CONTENT
+    );
+    let failed = dispatcher.job(&job).await;
+    assert_eq!(
+        (failed.state, failed.started),
+        (StateName::InfraFailed, Started::No)
+    );
+    problem(runner.report(&job, &report).await, ProblemCode::JobOver).await;
+}
+
+/// Whatever a forged message makes a runner report: a command that runs, runs on.
+#[tokio::test]
+async fn a_started_command_cannot_be_rejected() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("date").await;
+    runner.start(&job).await;
+    let rejected =
+        json!({ "type": "rejected", "reason": { "code": "signature", "message": "forged" } });
+    problem(runner.report(&job, &rejected).await, ProblemCode::OtherPod).await;
+    let failed = json!({ "type": "pod_failed", "pod": pod(), "reason": { "code": "pod_gone", "message": "" } });
+    problem(runner.report(&job, &failed).await, ProblemCode::OtherPod).await;
+    assert_eq!(dispatcher.job(&job).await.state, StateName::Running);
+}
+
+/// To the second, and with the reason that it waited for.
+#[tokio::test]
+async fn a_job_expires_at_its_start_deadline() {
+    let dispatcher = Dispatcher::start().await;
+    dispatcher.invite("edge-7").await;
+    let body = json!({ "command": { "shell": "date" }, "start_within_seconds": 1 });
+    let job: Job = expect(
+        dispatcher.submit_as(uuid::Uuid::now_v7(), &body).await,
+        StatusCode::ACCEPTED,
+    )
+    .await;
+    let path = format!("/v1/jobs/{}?wait_seconds=10", job.id);
+    let expired: Job = dispatcher.get(&path).await;
+    assert_eq!(
+        (expired.state, expired.started),
+        (StateName::Expired, Started::No)
+    );
+    assert_eq!(
+        expired.reason.unwrap().code,
+        ReasonCode::ClusterNeverConnected
+    );
+    let late = expired
+        .times
+        .ended
+        .unwrap()
+        .duration_since(job.times.start_deadline);
+    assert!(!late.is_negative() && late.as_millis() < 1000, "{late:#}");
+}
+
+/// Silence is not the end: a runner that is back goes on, and only much later nobody can know.
+#[tokio::test]
+async fn a_silent_cluster_is_marked_heard_again_and_at_last_given_up() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("sleep 100").await;
+    let pod = runner.start(&job).await;
+    let app = dispatcher.running.app();
+    let (store, broker) = (app.store.clone(), Arc::clone(&app.broker));
+    let now = jiff::Timestamp::now();
+    let sweeper = Sweeper {
+        store,
+        broker,
+        listening_since: now,
+    };
+    let later = |seconds| now + SignedDuration::from_secs(seconds);
+    sweeper.sweep(later(59)).await.unwrap();
+    assert_eq!(
+        dispatcher.job(&job).await.state,
+        StateName::Running,
+        "nobody could speak before it listened"
+    );
+    sweeper.sweep(later(61)).await.unwrap();
+    assert_eq!(dispatcher.job(&job).await.state, StateName::ContactLost);
+    runner.contact().await;
+    let job = dispatcher.job(&job).await;
+    assert_eq!((job.state, job.pod), (StateName::Running, Some(pod)));
+    // The profile lets it run for an hour; ten minutes after that nobody has said how it ended.
+    sweeper.sweep(later(3600 + 599)).await.unwrap();
+    assert_eq!(dispatcher.job(&job).await.state, StateName::ContactLost);
+    sweeper.sweep(later(3600 + 602)).await.unwrap();
+    let job = dispatcher.job(&job).await;
+    assert_eq!(
+        (job.state, job.started),
+        (StateName::Lost, Started::Unknown)
+    );
+    assert_eq!(job.reason.unwrap().code, ReasonCode::NoReport);
+    assert_eq!(
+        runner.claim(&dispatcher.submit("date").await).await,
+        Claim::Yours
+    );
+}
+
+/// Two dispatchers on one database: what one does, people at the other see within a second.
+#[tokio::test]
+async fn replicas_share_jobs_keys_and_output() {
+    let database = crate::store::Database::postgres().await;
+    let blobs = tempfile::tempdir().unwrap();
+    let blob_url = format!("file://{}", blobs.path().display());
+    let arguments = [
+        "--amqp-url",
+        "amqp://127.0.0.1:1/%2f",
+        "--amqp-management-url",
+        "http://127.0.0.1:1",
+        "--database-url",
+        &database.url,
+        "--blob-url",
+        &blob_url,
+    ];
+    let one = Dispatcher::start_with(&arguments).await;
+    let runner = one.cluster("edge-7").await;
+    let job = one.submit("echo hello").await;
+    // The local token of the one that started last is the one that is good, at both.
+    let other = Dispatcher::start_with(&arguments).await;
+    assert_eq!(
+        other.running.app().signer.public(),
+        runner.enrolment.signing_keys[0]
+    );
+    let news = format!(
+        "/v1/jobs/{}?wait_seconds=30&version={}",
+        job.id, job.version
+    );
+    let began = std::time::Instant::now();
+    let (seen, _) = tokio::join!(other.get::<Job>(&news), runner.claim(&job));
+    assert_eq!(seen.state, StateName::Claimed);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let pod = runner.start(&job).await;
+    let output = log(&[b"hello\n"]);
+    assert_eq!(
+        runner.upload(&job, pod, 0, &output).await.status(),
+        StatusCode::OK
+    );
+    let path = format!("/v1/jobs/{}/output", job.id);
+    let read = other.request(Method::GET, &path).send().await.unwrap();
+    assert_eq!(read.bytes().await.unwrap(), output);
+}
+
+#[tokio::test]
+async fn a_long_poll_ends_with_the_news() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("date").await;
+    let path = format!(
+        "/v1/jobs/{}?wait_seconds=30&version={}",
+        job.id, job.version
+    );
+    let began = std::time::Instant::now();
+    let (seen, claimed) = tokio::join!(dispatcher.get::<Job>(&path), runner.claim(&job));
+    assert_eq!((claimed, seen.state), (Claim::Yours, StateName::Claimed));
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let nothing_new = format!(
+        "/v1/jobs/{}?wait_seconds=1&version={}",
+        job.id, seen.version
+    );
+    assert_eq!(
+        dispatcher.get::<Job>(&nothing_new).await.version,
+        seen.version
+    );
+}
+
+#[tokio::test]
+async fn a_cluster_is_shown_as_its_runner_speaks() {
+    use invoke_protocol::api::{ClusterList, ClusterState};
+    let dispatcher = Dispatcher::start().await;
+    let invitation = dispatcher.invite("edge-7").await;
+    let show = async || {
+        dispatcher
+            .get::<ClusterList>("/v1/clusters")
+            .await
+            .clusters
+            .remove(0)
+    };
+    assert_eq!(
+        (show().await.state, show().await.last_contact),
+        (ClusterState::NeverConnected, None)
+    );
+    let runner = crate::runner::Runner::enrol(&dispatcher, &invitation).await;
+    runner.contact().await;
+    let job = dispatcher.submit("date").await;
+    let cluster = show().await;
+    assert_eq!(
+        (cluster.state, cluster.open_jobs),
+        (ClusterState::Connected, 1)
+    );
+    assert_eq!(cluster.runner_version.as_deref(), Some("0.1.0"));
+    assert_eq!(cluster.profiles[0].name.as_str(), "default");
+    let taken = dispatcher
+        .post("/v1/clusters", &json!({ "name": "edge-7" }))
+        .await;
+    problem(taken, ProblemCode::ClusterExists).await;
+    eventually("the job is listed for its cluster", async || {
+        let list: invoke_protocol::api::JobList = dispatcher.get("/v1/jobs?cluster=edge-7").await;
+        list.jobs
+            .iter()
+            .any(|listed| listed.id == job.id)
+            .then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,288 @@
+//! Output: resumed, repeated, overlapping, with a gap; read whole, and followed.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use invoke_protocol::api::JobEvent;
+use invoke_protocol::job::Job;
+use invoke_protocol::output::Stream;
+use invoke_protocol::problem::ProblemCode;
+use invoke_protocol::runner::OutputAck;
+use invoke_protocol::state::StateName;
+use reqwest::{Method, Response, StatusCode};
+
+use crate::bed::{Dispatcher, expect, problem};
+use crate::runner::{exit, log};
+
+async fn acked(response: Response) -> u64 {
+    expect::<OutputAck>(response, StatusCode::OK)
+        .await
+        .log_bytes
+}
+
+async fn read(dispatcher: &Dispatcher, job: &Job, from: u64) -> (Vec<u8>, u64) {
+    let path = format!("/v1/jobs/{}/output?from={from}", job.id);
+    let response = dispatcher.request(Method::GET, &path).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let end = response.headers()["invoke-output-end"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    (response.bytes().await.unwrap().to_vec(), end)
+}
+
+#[tokio::test]
+async fn an_upload_is_resumed_where_it_ended() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("x").await;
+    let pod = runner.start(&job).await;
+    let whole = log(&[b"one\n", b"two\n", b"three\n"]);
+    let (first, second) = (9, 18);
+    assert_eq!(
+        acked(runner.upload(&job, pod, 0, &whole[..first]).await).await,
+        9
+    );
+    assert_eq!(
+        acked(runner.upload(&job, pod, 0, &whole[..first]).await).await,
+        9,
+        "repeated"
+    );
+    problem(
+        runner.upload(&job, pod, 18, &whole[second..]).await,
+        ProblemCode::OutputGap,
+    )
+    .await;
+    assert_eq!(
+        acked(runner.upload(&job, pod, 0, &whole[..second]).await).await,
+        18,
+        "overlapping"
+    );
+    assert_eq!(
+        acked(runner.upload(&job, pod, 9, &whole[first..]).await).await,
+        29
+    );
+    assert_eq!(
+        acked(runner.upload(&job, pod, 0, &[]).await).await,
+        29,
+        "how far is it?"
+    );
+    assert_eq!(read(&dispatcher, &job, 0).await, (whole.clone(), 29));
+    assert_eq!(
+        read(&dispatcher, &job, 9).await,
+        (whole[first..].to_vec(), 29)
+    );
+    assert_eq!(read(&dispatcher, &job, 29).await, (vec![], 29));
+}
+
+#[tokio::test]
+async fn what_is_no_log_is_refused() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("x").await;
+    let pod = runner.start(&job).await;
+    let whole = log(&[b"one\n"]);
+    for torn in [&whole[..5], &whole[1..], b"hello"] {
+        problem(
+            runner.upload(&job, pod, 0, torn).await,
+            ProblemCode::InvalidOutput,
+        )
+        .await;
+    }
+    assert_eq!(acked(runner.upload(&job, pod, 0, &whole).await).await, 9);
+    for position in [1, 10, u64::MAX] {
+        let path = format!("/v1/jobs/{}/output?from={position}", job.id);
+        problem(
+            dispatcher.request(Method::GET, &path).send().await.unwrap(),
+            ProblemCode::InvalidRequest,
+        )
+        .await;
+        let path = format!("/v1/jobs/{}/events?from={position}", job.id);
+        problem(
+            dispatcher.request(Method::GET, &path).send().await.unwrap(),
+            ProblemCode::InvalidRequest,
+        )
+        .await;
+    }
+}
+
+/// The crash between blob and row: the next upload finds the blob, and loses and doubles nothing.
+#[tokio::test]
+async fn a_blob_without_its_row_is_taken_up() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("x").await;
+    let pod = runner.start(&job).await;
+    let whole = log(&[b"one\n", b"two\n"]);
+    let blobs = &dispatcher.running.app().blobs;
+    blobs
+        .put_output(job.id, 0, whole[..9].to_vec().into())
+        .await
+        .unwrap();
+    assert_eq!(acked(runner.upload(&job, pod, 0, &whole).await).await, 18);
+    assert_eq!(read(&dispatcher, &job, 0).await, (whole, 18));
+}
+
+/// More than one answer holds, byte for byte, by asking on.
+#[tokio::test]
+async fn a_long_log_is_read_in_pieces() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("x").await;
+    let pod = runner.start(&job).await;
+    let (mut whole, payload) = (Vec::new(), vec![7_u8; 65_536]);
+    for _ in 0..12 {
+        let piece = log(&[payload.as_slice(); 15]);
+        acked(runner.upload(&job, pod, whole.len() as u64, &piece).await).await;
+        whole.extend(piece);
+    }
+    let (mut found, mut answers) = (Vec::new(), 0);
+    loop {
+        let (piece, end) = read(&dispatcher, &job, found.len() as u64).await;
+        if piece.is_empty() {
+            break;
+        }
+        found.extend(piece);
+        answers += 1;
+        assert_eq!(end, found.len() as u64);
+    }
+    assert!(
+        found == whole && answers == 2,
+        "{} bytes in {answers} answers",
+        found.len()
+    );
+}
+
+/// One event: its name, its id, its content.
+#[derive(Debug)]
+struct Seen {
+    name: String,
+    id: u64,
+    content: JobEvent,
+}
+
+/// The events of a stream until `enough`, or its end.
+async fn events(response: Response, enough: impl Fn(&Seen) -> bool) -> Vec<Seen> {
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let reading = async {
+        let (mut chunks, mut text, mut seen) = (response.bytes_stream(), String::new(), Vec::new());
+        while let Some(chunk) = chunks.next().await {
+            text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
+            while let Some((event, rest)) = text.split_once("\n\n") {
+                let (event, rest) = (parse(event), rest.to_owned());
+                text = rest;
+                seen.extend(event);
+                if seen.last().is_some_and(&enough) {
+                    return seen;
+                }
+            }
+        }
+        seen
+    };
+    tokio::time::timeout(Duration::from_secs(20), reading)
+        .await
+        .expect("the stream does not come to its end")
+}
+
+fn parse(event: &str) -> Option<Seen> {
+    let field = |name: &str| {
+        event
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+    };
+    let content = serde_json::from_str(field("data:")?).unwrap();
+    Some(Seen {
+        name: field("event:")?.to_owned(),
+        id: field("id:")?.parse().unwrap(),
+        content,
+    })
+}
+
+fn printed(seen: &[Seen]) -> String {
+    let data = seen.iter().filter_map(|event| match &event.content {
+        JobEvent::Output {
+            stream: Stream::Stdout,
+            data,
+        } => Some(data.clone()),
+        _ => None,
+    });
+    String::from_utf8(data.flatten().collect()).unwrap()
+}
+
+#[tokio::test]
+async fn a_job_is_followed_to_its_end_and_a_cut_stream_taken_up() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("x").await;
+    let path = format!("/v1/jobs/{}/events", job.id);
+    let follow = async || dispatcher.request(Method::GET, &path).send().await.unwrap();
+    let stream = follow().await;
+    let pod = runner.start(&job).await;
+    acked(runner.upload(&job, pod, 0, &log(&[b"one\n"])).await).await;
+    // A first reader is cut off after what it has seen so far.
+    let seen = events(stream, |event| event.name == "output").await;
+    assert_eq!(seen[0].name, "job", "{seen:?}");
+    assert_eq!(
+        (printed(&seen).as_str(), seen.last().unwrap().id),
+        ("one\n", 9)
+    );
+
+    let rest = log(&[b"t", b"w", b"o\n"]);
+    acked(runner.upload(&job, pod, 9, &rest).await).await;
+    let resumed = dispatcher
+        .request(Method::GET, &path)
+        .header("last-event-id", "9")
+        .send()
+        .await
+        .unwrap();
+    let end = exit(0, 9 + rest.len() as u64);
+    let (seen, _) = tokio::join!(events(resumed, |_| false), runner.complete(&job, pod, &end));
+    assert_eq!(printed(&seen), "two\n");
+    assert_eq!(
+        seen.iter().filter(|event| event.name == "output").count(),
+        1,
+        "neighbours are put together"
+    );
+    let last = seen.last().unwrap();
+    let JobEvent::End { job: ended } = &last.content else {
+        panic!("{last:?}")
+    };
+    assert_eq!((ended.state, last.id), (StateName::Succeeded, 28));
+
+    // Who comes when all is over is told all of it, once.
+    let seen = events(follow().await, |_| false).await;
+    let names: Vec<_> = seen.iter().map(|event| event.name.as_str()).collect();
+    assert_eq!(
+        (names, printed(&seen).as_str()),
+        (vec!["job", "output", "output", "end"], "one\ntwo\n")
+    );
+    let nonsense = dispatcher
+        .request(Method::GET, &path)
+        .header("last-event-id", "nine")
+        .send()
+        .await
+        .unwrap();
+    problem(nonsense, ProblemCode::InvalidRequest).await;
+}
+
+/// A dispatcher that stops lets its readers go at once, and does not tell them that the job ended.
+#[tokio::test]
+async fn a_stop_ends_the_streams() {
+    let mut dispatcher = Dispatcher::start().await;
+    dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("x").await;
+    let path = format!("/v1/jobs/{}/events", job.id);
+    let stream = dispatcher.request(Method::GET, &path).send().await.unwrap();
+    let began = std::time::Instant::now();
+    let (seen, stopped) = tokio::join!(events(stream, |_| false), dispatcher.running.stop());
+    stopped.unwrap();
+    assert!(seen.iter().all(|event| event.name == "job"), "{seen:?}");
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+}

@@ -1,0 +1,750 @@
+//! One suite, two engines: what the store promises, it promises on both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use invoke_dispatcher::events::Events;
+use invoke_dispatcher::store::job_output::{self, Part};
+use invoke_dispatcher::store::jobs::{self, NewJob};
+use invoke_dispatcher::store::transition::{Change, Verdict};
+use invoke_dispatcher::store::{Store, api_tokens, audit, clusters, due, join_tokens, secrets};
+use invoke_protocol::command::Command;
+use invoke_protocol::id::{ClusterId, JobId, PodUid, ProfileName, RunnerId};
+use invoke_protocol::runner::ProfileSummary;
+use invoke_protocol::state::{Event, JobState, Reason, ReasonCode, Refusal, StateName};
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use crate::bed::required;
+
+/// A database of one test's own.
+pub(crate) struct Database {
+    pub(crate) url: String,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Database {
+    fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            url: format!("sqlite://{}/invoke.db", folder.path().display()),
+            _folder: Some(folder),
+        }
+    }
+
+    /// It goes with the server, which lives for one run of the tests.
+    pub(crate) async fn postgres() -> Self {
+        let url = required("INVOKE_TEST_POSTGRES_URL");
+        let name = format!("test_{}", Uuid::new_v4().simple());
+        let pool = sqlx::PgPool::connect(&url).await.unwrap();
+        let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+        sqlx::query(create).execute(&pool).await.unwrap();
+        pool.close().await;
+        let (server, _) = url.rsplit_once('/').unwrap();
+        Self {
+            url: format!("{server}/{name}"),
+            _folder: None,
+        }
+    }
+
+    async fn open(&self) -> Store {
+        Store::open(&self.url, Arc::new(Events::default()))
+            .await
+            .unwrap()
+    }
+}
+
+macro_rules! on_both_engines {
+    ($($test:ident)*) => {
+        mod sqlite {
+            $(#[tokio::test] async fn $test() { super::$test(super::Database::sqlite()).await; })*
+        }
+        mod postgres {
+            $(#[tokio::test] async fn $test() { super::$test(super::Database::postgres().await).await; })*
+        }
+    };
+}
+
+on_both_engines! {
+    what_was_accepted_is_read_back
+    one_key_makes_one_job
+    jobs_are_listed_newest_first_and_by_page
+    of_permit_and_cancel_exactly_one_wins
+    of_two_pods_exactly_one_is_permitted
+    a_refused_event_leaves_everything_as_it_was
+    a_job_of_another_cluster_does_not_exist
+    what_is_leased_is_not_leased_twice
+    what_is_confirmed_leaves_the_outbox
+    what_failed_rests_and_comes_again
+    a_forgotten_job_is_sent_again_while_its_cluster_speaks
+    output_is_appended_where_it_ends_or_not_at_all
+    an_end_counts_the_output_that_is_stored
+    due_jobs_are_found
+    a_join_token_is_for_one_key
+    a_token_is_good_until_it_is_replaced
+    replicas_share_one_secret
+    every_change_is_in_the_audit_log
+}
+
+fn now() -> Timestamp {
+    "2026-11-22T10:00:00.123456Z".parse().unwrap()
+}
+
+fn after(seconds: i64) -> Timestamp {
+    now() + SignedDuration::from_secs(seconds)
+}
+
+fn pod() -> PodUid {
+    PodUid::from_uuid(Uuid::new_v4())
+}
+
+fn new_job(cluster: ClusterId) -> NewJob {
+    NewJob {
+        id: JobId::from_uuid(Uuid::now_v7()),
+        cluster,
+        profile: ProfileName::default_profile(),
+        command: Command::shell("printf 'ä\\n' | cat").unwrap(),
+        submitted_by: "local".to_owned(),
+        start_deadline: after(900),
+        run_timeout_seconds: Some(60),
+        idempotency_key: Uuid::new_v4(),
+        request_sha256: vec![1; 32],
+    }
+}
+
+async fn cluster(store: &Store, name: &str) -> ClusterId {
+    let id = ClusterId::from_uuid(Uuid::new_v4());
+    let mut session = store.write().await.unwrap();
+    assert!(
+        clusters::add(&mut session, id, &name.parse().unwrap(), now())
+            .await
+            .unwrap()
+    );
+    session.commit().await.unwrap();
+    id
+}
+
+async fn speaks(store: &Store, cluster: ClusterId, at: Timestamp) {
+    let profiles = [ProfileSummary {
+        name: ProfileName::default_profile(),
+        max_run_seconds: 3600,
+    }];
+    let mut session = store.write().await.unwrap();
+    clusters::record_contact(&mut session, cluster, "0.1.0", &profiles, at)
+        .await
+        .unwrap();
+    session.commit().await.unwrap();
+}
+
+async fn accepted(store: &Store) -> NewJob {
+    let cluster = cluster(store, "edge-7").await;
+    let job = new_job(cluster);
+    assert!(store.accept(&job, now()).await.unwrap());
+    job
+}
+
+async fn change(
+    store: &Store,
+    job: JobId,
+    event: Event,
+    at: Timestamp,
+) -> Result<Verdict, Refusal> {
+    let change = Change {
+        job,
+        scope: None,
+        by: "test",
+        now: at,
+    };
+    store
+        .change(change, |_| event.clone())
+        .await
+        .unwrap()
+        .unwrap()
+        .verdict
+}
+
+async fn found(store: &Store, job: JobId) -> jobs::StoredJob {
+    let mut session = store.read().await.unwrap();
+    jobs::find(&mut session, job).await.unwrap().unwrap()
+}
+
+fn permit(pod: PodUid) -> Event {
+    Event::Permit {
+        pod,
+        start_deadline: after(900),
+    }
+}
+
+fn cancel() -> Event {
+    Event::Cancel {
+        by: "anna".to_owned(),
+    }
+}
+
+async fn what_was_accepted_is_read_back(database: Database) {
+    let store = database.open().await;
+    let job = accepted(&store).await;
+    store.close().await;
+    let job_again = found(&database.open().await, job.id).await;
+    assert_eq!(job_again.state, JobState::Queued);
+    assert_eq!(
+        (job_again.command, job_again.submitted_at),
+        (job.command, now())
+    );
+    assert_eq!(
+        (job_again.start_deadline, job_again.run_timeout_seconds),
+        (after(900), Some(60))
+    );
+    assert_eq!(
+        (
+            job_again.cluster_name.as_str(),
+            job_again.version,
+            job_again.log_bytes
+        ),
+        ("edge-7", 1, 0)
+    );
+}
+
+/// Also when both come at the same moment.
+async fn one_key_makes_one_job(database: Database) {
+    let store = database.open().await;
+    let cluster = cluster(&store, "edge-7").await;
+    let (one, mut other) = (new_job(cluster), new_job(cluster));
+    other.idempotency_key = one.idempotency_key;
+    let (first, second) = tokio::join!(store.accept(&one, now()), store.accept(&other, now()));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert!(first ^ second, "{first} {second}");
+    assert_eq!(store.unsent().await.unwrap(), 1);
+    let mut session = store.read().await.unwrap();
+    let made = jobs::by_idempotency_key(&mut session, "local", one.idempotency_key)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(made.id, if first { one.id } else { other.id });
+    let somebody_else = jobs::by_idempotency_key(&mut session, "anna", one.idempotency_key)
+        .await
+        .unwrap();
+    assert!(somebody_else.is_none());
+}
+
+async fn jobs_are_listed_newest_first_and_by_page(database: Database) {
+    let store = database.open().await;
+    let (here, there) = (
+        cluster(&store, "here").await,
+        cluster(&store, "there").await,
+    );
+    let mut ids = Vec::new();
+    for number in 0..5 {
+        let mut job = new_job(if number == 2 { there } else { here });
+        job.id = JobId::from_uuid(Uuid::from_u128(
+            0x0197_c1f0_0000_7000_8000_0000_0000_0000 + number,
+        ));
+        assert!(store.accept(&job, now()).await.unwrap());
+        ids.push(job.id);
+    }
+    let mut session = store.read().await.unwrap();
+    let mut page = async |cluster, before, limit| {
+        let page = jobs::list(&mut session, cluster, before, limit)
+            .await
+            .unwrap();
+        page.into_iter().map(|job| job.id).collect::<Vec<_>>()
+    };
+    assert_eq!(page(None, None, 2).await, [ids[4], ids[3]]);
+    assert_eq!(page(None, Some(ids[3]), 2).await, [ids[2], ids[1]]);
+    assert_eq!(
+        page(Some(here), Some(ids[4]), 9).await,
+        [ids[3], ids[1], ids[0]]
+    );
+    assert!(page(None, Some(ids[0]), 9).await.is_empty());
+}
+
+async fn of_permit_and_cancel_exactly_one_wins(database: Database) {
+    let store = database.open().await;
+    let cluster = cluster(&store, "edge-7").await;
+    for _ in 0..20 {
+        let job = new_job(cluster);
+        store.accept(&job, now()).await.unwrap();
+        let (permitted, cancelled) = tokio::join!(
+            change(&store, job.id, permit(pod()), now()),
+            change(&store, job.id, cancel(), now())
+        );
+        let state = found(&store, job.id).await.state.name();
+        // The cancel may come second, and then stops what runs; the permit may not come second.
+        match permitted {
+            Ok(_) => assert_eq!(
+                (cancelled, state),
+                (Ok(Verdict::Changed), StateName::Cancelling)
+            ),
+            Err(refusal) => assert_eq!((refusal, state), (Refusal::Over, StateName::Cancelled)),
+        }
+    }
+}
+
+async fn of_two_pods_exactly_one_is_permitted(database: Database) {
+    let store = database.open().await;
+    let cluster = cluster(&store, "edge-7").await;
+    for _ in 0..20 {
+        let job = new_job(cluster);
+        store.accept(&job, now()).await.unwrap();
+        let (one, other) = (pod(), pod());
+        let verdicts = tokio::join!(
+            change(&store, job.id, permit(one), now()),
+            change(&store, job.id, permit(other), now())
+        );
+        let stored = found(&store, job.id).await;
+        let winner = match verdicts {
+            (Ok(Verdict::Changed), Err(Refusal::OtherPod)) => one,
+            (Err(Refusal::OtherPod), Ok(Verdict::Changed)) => other,
+            both => panic!("{both:?}"),
+        };
+        assert_eq!(
+            (stored.pod, stored.permitted_at),
+            (Some(winner), Some(now()))
+        );
+        assert_eq!(
+            change(&store, job.id, permit(winner), after(1)).await,
+            Ok(Verdict::Repeated)
+        );
+    }
+}
+
+async fn a_refused_event_leaves_everything_as_it_was(database: Database) {
+    let store = database.open().await;
+    let job = accepted(&store).await;
+    let late = Event::Permit {
+        pod: pod(),
+        start_deadline: now(),
+    };
+    assert_eq!(
+        change(&store, job.id, late, after(1)).await,
+        Err(Refusal::TooLate)
+    );
+    let stored = found(&store, job.id).await;
+    assert_eq!(
+        (stored.state, stored.version, stored.pod),
+        (JobState::Queued, 1, None)
+    );
+}
+
+async fn a_job_of_another_cluster_does_not_exist(database: Database) {
+    let store = database.open().await;
+    let job = accepted(&store).await;
+    let other = cluster(&store, "other").await;
+    let event = |_: &jobs::StoredJob| cancel();
+    let outcome = store
+        .change(
+            Change {
+                job: job.id,
+                scope: Some(other),
+                by: "test",
+                now: now(),
+            },
+            event,
+        )
+        .await;
+    assert!(outcome.unwrap().is_none());
+    let own = Change {
+        job: job.id,
+        scope: Some(job.cluster),
+        by: "test",
+        now: now(),
+    };
+    assert!(store.change(own, event).await.unwrap().is_some());
+}
+
+async fn what_is_leased_is_not_leased_twice(database: Database) {
+    let store = database.open().await;
+    let cluster = cluster(&store, "edge-7").await;
+    for _ in 0..10 {
+        store.accept(&new_job(cluster), now()).await.unwrap();
+    }
+    let (one, other) = tokio::join!(store.lease_unsent(6, now()), store.lease_unsent(6, now()));
+    let mut leased: Vec<_> = one
+        .unwrap()
+        .into_iter()
+        .chain(other.unwrap())
+        .map(|leased| leased.job)
+        .collect();
+    // On PostgreSQL a relay skips what another is about to take, so the two may miss a few: never double.
+    let all = leased.len();
+    leased.sort_unstable();
+    leased.dedup();
+    assert_eq!(leased.len(), all);
+    store.lease_unsent(10, now()).await.unwrap();
+    assert!(store.lease_unsent(10, after(29)).await.unwrap().is_empty());
+    // A relay that died keeps nothing for ever.
+    assert_eq!(store.lease_unsent(10, after(30)).await.unwrap().len(), 10);
+}
+
+async fn what_is_confirmed_leaves_the_outbox(database: Database) {
+    let store = database.open().await;
+    let job = accepted(&store).await;
+    assert_eq!(store.lease_unsent(10, now()).await.unwrap().len(), 1);
+    assert_eq!(store.unsent().await.unwrap(), 1, "leased is not sent");
+    store.mark_sent(job.id, after(1)).await.unwrap();
+    assert_eq!(store.unsent().await.unwrap(), 0);
+    assert_eq!(found(&store, job.id).await.published_at, Some(after(1)));
+}
+
+async fn what_failed_rests_and_comes_again(database: Database) {
+    let store = database.open().await;
+    let job = accepted(&store).await;
+    let leased = store.lease_unsent(10, now()).await.unwrap()[0];
+    assert_eq!(leased.attempts, 1);
+    store.give_back(leased, "NO_ROUTE", now()).await.unwrap();
+    assert_eq!(
+        found(&store, job.id).await.outbox_error.as_deref(),
+        Some("NO_ROUTE")
+    );
+    assert!(store.lease_unsent(10, now()).await.unwrap().is_empty());
+    assert_eq!(
+        store.lease_unsent(10, after(1)).await.unwrap()[0].attempts,
+        2
+    );
+}
+
+async fn a_forgotten_job_is_sent_again_while_its_cluster_speaks(database: Database) {
+    let store = database.open().await;
+    let job = accepted(&store).await;
+    store.mark_sent(job.id, now()).await.unwrap();
+    assert_eq!(
+        store.requeue_forgotten(after(40), after(70)).await.unwrap(),
+        0,
+        "the cluster is away"
+    );
+    speaks(&store, job.cluster, after(65)).await;
+    assert_eq!(
+        store.requeue_forgotten(after(29), after(59)).await.unwrap(),
+        0,
+        "too early"
+    );
+    assert_eq!(
+        store.requeue_forgotten(after(40), after(70)).await.unwrap(),
+        1
+    );
+    assert_eq!(
+        store.requeue_forgotten(after(40), after(70)).await.unwrap(),
+        0,
+        "it is in the outbox"
+    );
+    // A broker that came back may have lost what it confirmed a moment ago.
+    store.mark_sent(job.id, after(70)).await.unwrap();
+    store.doubt_confirms(after(71)).await.unwrap();
+    assert_eq!(
+        store.requeue_forgotten(after(40), after(71)).await.unwrap(),
+        1
+    );
+    // Who took it does not need it again.
+    store.mark_sent(job.id, after(71)).await.unwrap();
+    store.doubt_confirms(after(72)).await.unwrap();
+    change(
+        &store,
+        job.id,
+        Event::Claim {
+            runner: RunnerId("r".to_owned()),
+        },
+        after(72),
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        store.requeue_forgotten(after(40), after(73)).await.unwrap(),
+        0
+    );
+}
+
+async fn append(store: &Store, job: JobId, pod: PodUid, from: u64, to: u64) -> bool {
+    let mut session = store.write().await.unwrap();
+    let part = Part {
+        from,
+        to,
+        blob: format!("{from}"),
+    };
+    let appended = job_output::append(&mut session, job, pod, &part)
+        .await
+        .unwrap();
+    session.commit().await.unwrap();
+    appended
+}
+
+async fn output_is_appended_where_it_ends_or_not_at_all(database: Database) {
+    let store = database.open().await;
+    let (job, pod) = (accepted(&store).await, pod());
+    assert!(!append(&store, job.id, pod, 0, 10).await, "not started");
+    change(&store, job.id, permit(pod), now()).await.unwrap();
+    assert!(append(&store, job.id, pod, 0, 10).await);
+    assert!(
+        !append(&store, job.id, pod, 0, 12).await,
+        "the end has moved"
+    );
+    assert!(!append(&store, job.id, pod, 11, 12).await, "a gap");
+    assert!(
+        !append(&store, job.id, self::pod(), 10, 12).await,
+        "another pod"
+    );
+    assert!(append(&store, job.id, pod, 10, 30).await);
+    assert_eq!(found(&store, job.id).await.log_bytes, 30);
+    let mut session = store.read().await.unwrap();
+    let mut parts = async |position| {
+        let parts = job_output::parts(&mut session, job.id, position, 9)
+            .await
+            .unwrap();
+        parts
+            .into_iter()
+            .map(|part| (part.from, part.to))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(parts(0).await, [(0, 10), (10, 30)]);
+    assert_eq!(parts(9).await, [(0, 10), (10, 30)]);
+    assert_eq!(parts(10).await, [(10, 30)]);
+    assert!(parts(30).await.is_empty());
+}
+
+/// The compare-and-set sees the output too: an end that was decided on an older length is decided anew.
+async fn an_end_counts_the_output_that_is_stored(database: Database) {
+    let store = database.open().await;
+    let (job, pod) = (accepted(&store).await, pod());
+    change(&store, job.id, permit(pod), now()).await.unwrap();
+    let stored = std::sync::Mutex::new(Vec::new());
+    let exit = crate::runner::exit(0, 10);
+    let end = store.change(
+        Change {
+            job: job.id,
+            scope: None,
+            by: "test",
+            now: now(),
+        },
+        |job| {
+            stored.lock().unwrap().push(job.log_bytes);
+            Event::Exit {
+                pod,
+                exit: exit.clone(),
+                stored: job.log_bytes,
+            }
+        },
+    );
+    let (appended, end) = tokio::join!(append(&store, job.id, pod, 0, 10), end);
+    let job = end.unwrap().unwrap().job;
+    let claimed = job.state.output_complete() == Some(invoke_protocol::output::OutputComplete::Yes);
+    assert_eq!(claimed, job.log_bytes == 10);
+    assert_eq!(
+        found(&store, job.id).await.log_bytes,
+        job.log_bytes,
+        "nothing is appended after the end"
+    );
+    assert_eq!(appended, job.log_bytes == 10);
+}
+
+async fn due_jobs_are_found(database: Database) {
+    let store = database.open().await;
+    let waiting = accepted(&store).await;
+    let (running, pod) = (
+        NewJob {
+            start_deadline: after(100),
+            ..new_job(waiting.cluster)
+        },
+        pod(),
+    );
+    store.accept(&running, now()).await.unwrap();
+    change(&store, running.id, permit(pod), now())
+        .await
+        .unwrap();
+    speaks(&store, waiting.cluster, now()).await;
+    let mut session = store.read().await.unwrap();
+    assert_eq!(
+        due::next_start_deadline(&mut session).await.unwrap(),
+        Some(after(900)),
+        "not of the running one"
+    );
+    assert!(
+        due::to_expire(&mut session, after(900))
+            .await
+            .unwrap()
+            .is_empty(),
+        "at the deadline it may start"
+    );
+    assert_eq!(
+        due::to_expire(&mut session, after(901)).await.unwrap(),
+        [waiting.id]
+    );
+    assert!(
+        due::gone_silent(&mut session, now())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(
+        due::gone_silent(&mut session, after(1)).await.unwrap(),
+        [running.id]
+    );
+    // A minute to run, and ten in which nobody says how it ended.
+    assert!(
+        due::to_give_up(&mut session, after(660))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(
+        due::to_give_up(&mut session, after(661)).await.unwrap(),
+        [running.id]
+    );
+    drop(session);
+    change(&store, running.id, Event::Silence, after(61))
+        .await
+        .unwrap();
+    let mut session = store.read().await.unwrap();
+    assert_eq!(
+        due::silent(&mut session, running.cluster).await.unwrap(),
+        [running.id]
+    );
+    assert_eq!(
+        due::to_give_up(&mut session, after(661)).await.unwrap(),
+        [running.id]
+    );
+}
+
+async fn a_join_token_is_for_one_key(database: Database) {
+    let store = database.open().await;
+    let cluster = cluster(&store, "edge-7").await;
+    let mut session = store.write().await.unwrap();
+    join_tokens::replace(&mut session, cluster, b"first", after(900))
+        .await
+        .unwrap();
+    let mut redeem = async |token: &[u8], key: &[u8], at| {
+        join_tokens::redeem(&mut session, token, key, at)
+            .await
+            .unwrap()
+            .is_some()
+    };
+    assert!(!redeem(b"unknown", b"key", now()).await);
+    assert!(
+        !redeem(b"first", b"key", after(900)).await,
+        "it has expired"
+    );
+    assert!(redeem(b"first", b"key", now()).await);
+    assert!(redeem(b"first", b"key", now()).await, "the answer was lost");
+    assert!(!redeem(b"first", b"another key", now()).await);
+    join_tokens::replace(&mut session, cluster, b"second", after(900))
+        .await
+        .unwrap();
+    assert!(
+        join_tokens::redeem(&mut session, b"first", b"key", now())
+            .await
+            .unwrap()
+            .is_none(),
+        "void"
+    );
+    assert!(
+        join_tokens::redeem(&mut session, b"second", b"another key", now())
+            .await
+            .unwrap()
+            .is_some()
+    );
+    let stored = clusters::by_id(&mut session, cluster)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        stored.public_key.as_deref(),
+        Some(b"another key".as_slice())
+    );
+}
+
+async fn a_token_is_good_until_it_is_replaced(database: Database) {
+    let store = database.open().await;
+    let mut session = store.write().await.unwrap();
+    api_tokens::replace(&mut session, "local", b"first", now())
+        .await
+        .unwrap();
+    assert_eq!(
+        api_tokens::holder(&mut session, b"first")
+            .await
+            .unwrap()
+            .as_deref(),
+        Some("local")
+    );
+    assert_eq!(
+        api_tokens::holder(&mut session, b"guess").await.unwrap(),
+        None
+    );
+    api_tokens::replace(&mut session, "local", b"second", now())
+        .await
+        .unwrap();
+    assert_eq!(
+        api_tokens::holder(&mut session, b"first").await.unwrap(),
+        None
+    );
+    assert_eq!(
+        api_tokens::holder(&mut session, b"second")
+            .await
+            .unwrap()
+            .as_deref(),
+        Some("local")
+    );
+}
+
+async fn replicas_share_one_secret(database: Database) {
+    let (one, other) = (database.open().await, database.open().await);
+    let get = async |store: &Store, fresh: &[u8]| {
+        let mut session = store.write().await.unwrap();
+        let secret = secrets::get_or_set(&mut session, "key", fresh)
+            .await
+            .unwrap();
+        session.commit().await.unwrap();
+        secret
+    };
+    let (one, other) = tokio::join!(get(&one, b"one"), get(&other, b"other"));
+    assert_eq!(one, other);
+}
+
+async fn every_change_is_in_the_audit_log(database: Database) {
+    let store = database.open().await;
+    let job = accepted(&store).await;
+    let reason = Reason::new(ReasonCode::ImagePull, "no such image");
+    store
+        .record_waiting(job.id, &reason, after(1))
+        .await
+        .unwrap();
+    assert_eq!(found(&store, job.id).await.reported_waiting, Some(reason));
+    change(&store, job.id, cancel(), after(2)).await.unwrap();
+    assert_eq!(
+        change(&store, job.id, permit(pod()), after(3)).await,
+        Err(Refusal::Over)
+    );
+    let mut session = store.read().await.unwrap();
+    let lines = audit::of_object(&mut session, &format!("job {}", job.id))
+        .await
+        .unwrap();
+    let line = |who: &str, action: &str, outcome: &str| {
+        (who.to_owned(), action.to_owned(), outcome.to_owned())
+    };
+    assert_eq!(
+        lines,
+        [
+            line("local", "job.submit", "queued"),
+            line("test", "job.cancel", "cancelled")
+        ]
+    );
+}
+
+/// News comes after the change is durable: who is woken sees it.
+#[tokio::test]
+async fn who_waits_is_told() {
+    let store = Database::sqlite().open().await;
+    let job = accepted(&store).await;
+    let mut subscription = store.events().of_job(job.id);
+    let began = std::time::Instant::now();
+    let (_, changed) = tokio::join!(
+        subscription.news_or_poll(),
+        change(&store, job.id, cancel(), now())
+    );
+    assert_eq!(changed, Ok(Verdict::Changed));
+    assert!(
+        began.elapsed() < Duration::from_millis(900),
+        "it was the poll that ended the wait"
+    );
+    assert_eq!(
+        found(&store, job.id).await.state.name(),
+        StateName::Cancelled
+    );
+}

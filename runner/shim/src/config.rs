@@ -1,0 +1,60 @@
+//! Where the shim finds its runner and its folders.
+
+use std::net::{AddrParseError, SocketAddr};
+use std::path::PathBuf;
+
+use invoke_protocol::shim::{ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, STATE_DIR, TOKEN_FILE, WORK_DIR};
+
+/// The most output that may wait on disk for its acknowledgement, in bytes. Beyond it the pipes are
+/// not read, so the command waits in its write(2). The pod's state folder must be larger than this.
+const SPOOL_LIMIT_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Everything that differs between a pod and a test.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the runner's door is.
+    pub runner_address: SocketAddr,
+    /// The only certificate authority that the door may show, PEM.
+    pub runner_ca: String,
+    /// The pod's token for its runner; read anew for each call, because the kubelet renews it.
+    pub token_file: PathBuf,
+    /// Where the marker and the spool are kept.
+    pub state_dir: PathBuf,
+    /// The command's current folder.
+    pub work_dir: PathBuf,
+    /// Where Kubernetes looks for a container's last words.
+    pub termination_log: PathBuf,
+    /// The most output that may wait on disk, in bytes.
+    pub spool_limit_bytes: u64,
+}
+
+/// An environment that no runner makes: the shim was started by something else.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A variable is not set.
+    #[error("{0} is not set: this program is started by the invoke runner, in a pod that it made")]
+    Missing(&'static str),
+    /// The address is none.
+    #[error("{ENV_RUNNER_ADDRESS} is {0:?}, which is no IP address with a port")]
+    Address(String, #[source] AddrParseError),
+}
+
+impl Config {
+    /// The configuration of a pod.
+    ///
+    /// # Errors
+    /// [`Error`], where a variable is missing or means nothing.
+    pub fn from_environment() -> Result<Self, Error> {
+        let variable = |name| std::env::var(name).map_err(|_| Error::Missing(name));
+        let address = variable(ENV_RUNNER_ADDRESS)?;
+        Ok(Self {
+            runner_address: address.parse().map_err(|e| Error::Address(address, e))?,
+            runner_ca: variable(ENV_RUNNER_CA)?,
+            token_file: TOKEN_FILE.into(),
+            state_dir: STATE_DIR.into(),
+            work_dir: WORK_DIR.into(),
+            termination_log: "/dev/termination-log".into(),
+            spool_limit_bytes: SPOOL_LIMIT_BYTES,
+        })
+    }
+}

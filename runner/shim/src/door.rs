@@ -1,0 +1,140 @@
+//! Calls to the runner's door ([`invoke_protocol::shim`]).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use invoke_protocol::output::ExitRecord;
+use invoke_protocol::runner::OutputAck;
+use invoke_protocol::shim::{ASSIGNMENT, Assignment, EXIT, ORDERS, OUTPUT, Orders};
+use invoke_protocol::topology::SHIM_DOOR_NAME;
+use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+
+use crate::config::Config;
+
+/// A runner that does not answer is given up soon: another replica may.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A short question and its answer, with the runner's own call to the dispatcher in between.
+const CALL: Duration = Duration::from_secs(40);
+/// A chunk of 1 MiB over a line of 64 kbit/s takes over two minutes.
+const UPLOAD: Duration = Duration::from_secs(300);
+
+/// A call that brought no answer. All of them may be repeated.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("failed to read the pod's token in {path}")]
+    Token {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the runner cannot be reached")]
+    Call(#[source] reqwest::Error),
+    #[error("the runner answered {0}")]
+    Refused(StatusCode),
+}
+
+/// The certificate authority in the pod's environment is none.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to set up TLS with the runner's certificate authority")]
+pub(crate) struct InvalidAuthority(#[source] reqwest::Error);
+
+/// What the runner says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answer<T> {
+    Is(T),
+    /// 410: nobody wants anything from this pod any more.
+    Gone,
+}
+
+/// The runner's door, behind whichever replica answers.
+#[derive(Debug)]
+pub(crate) struct Door {
+    client: Client,
+    base: String,
+    token_file: PathBuf,
+}
+
+impl Door {
+    pub(crate) fn new(config: &Config) -> Result<Self, InvalidAuthority> {
+        let authority =
+            Certificate::from_pem(config.runner_ca.as_bytes()).map_err(InvalidAuthority)?;
+        let client = Client::builder()
+            // This authority and no other: what else the image trusts does not matter here.
+            .tls_certs_only([authority])
+            // The name is what the certificate is checked for; no resolver is asked for it.
+            .resolve(SHIM_DOOR_NAME, config.runner_address)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .http1_only()
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            // A node that vanished sends no reset: without these a call would hang for its whole time.
+            .tcp_keepalive(Duration::from_secs(15))
+            .tcp_user_timeout(Duration::from_secs(30))
+            .build()
+            .map_err(InvalidAuthority)?;
+        Ok(Self {
+            client,
+            base: format!("https://{SHIM_DOOR_NAME}:{}", config.runner_address.port()),
+            token_file: config.token_file.clone(),
+        })
+    }
+
+    pub(crate) async fn assignment(&self) -> Result<Answer<Assignment>, Error> {
+        self.call(self.client.post(self.url(ASSIGNMENT)).timeout(CALL))
+            .await
+    }
+
+    /// How far the output log is stored, after `chunk` was offered at `from`.
+    pub(crate) async fn upload(&self, from: u64, chunk: Bytes) -> Result<Answer<OutputAck>, Error> {
+        let request = self
+            .client
+            .put(self.url(OUTPUT))
+            .query(&[("from", from)])
+            .body(chunk);
+        self.call(request.timeout(UPLOAD)).await
+    }
+
+    pub(crate) async fn orders(&self) -> Result<Answer<Orders>, Error> {
+        self.call(self.client.get(self.url(ORDERS)).timeout(CALL))
+            .await
+    }
+
+    pub(crate) async fn exit(&self, record: &ExitRecord) -> Result<Answer<()>, Error> {
+        let request = self.client.post(self.url(EXIT)).json(record).timeout(CALL);
+        Ok(match self.send(request).await? {
+            Answer::Is(_) => Answer::Is(()),
+            Answer::Gone => Answer::Gone,
+        })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<Answer<T>, Error> {
+        match self.send(request).await? {
+            Answer::Is(response) => response.json().await.map(Answer::Is).map_err(Error::Call),
+            Answer::Gone => Ok(Answer::Gone),
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Answer<Response>, Error> {
+        let token = std::fs::read_to_string(&self.token_file).map_err(|source| Error::Token {
+            path: self.token_file.clone(),
+            source,
+        })?;
+        let response = request
+            .bearer_auth(token.trim())
+            .send()
+            .await
+            .map_err(Error::Call)?;
+        match response.status() {
+            status if status.is_success() => Ok(Answer::Is(response)),
+            StatusCode::GONE => Ok(Answer::Gone),
+            status => Err(Error::Refused(status)),
+        }
+    }
+}

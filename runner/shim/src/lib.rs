@@ -1,0 +1,28 @@
+//! PID 1 of every job pod: it asks its runner for the one command that this pod may run, runs it
+//! once, and does not leave before every byte of output and the way it ended are acknowledged.
+//!
+//! ```text
+//!  door ──assignment──▶ marker ──▶ command ──two pipes──▶ recorder ──▶ spool ──▶ uploader ──▶ door
+//!                                    │  ▲                                            │
+//!                        SIGCHLD ────┘  └── SIGTERM, SIGKILL ◀── course ◀── orders, signals, time
+//! ```
+//!
+//! One thread does all of it. The command runs as the same user, so nothing here is a secret from
+//! it; what it must not be able to do is run twice, lose output, or outlive its pod's job.
+
+pub mod config;
+pub mod log;
+mod door;
+mod patience;
+mod marker;
+mod command;
+mod spool;
+mod recorder;
+mod uploader;
+mod orders;
+mod course;
+mod processes;
+mod execution;
+mod shim;
+
+pub use shim::run;

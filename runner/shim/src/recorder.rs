@@ -1,0 +1,214 @@
+//! Reads both pipes of the command into the spool, in the order in which they have something.
+
+use std::io;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use invoke_protocol::output::{Frame, MAX_FRAME_PAYLOAD_BYTES, Stream, StreamSummary};
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::watch;
+
+use crate::log;
+use crate::spool::Writer;
+
+/// How long to wait for room on a full disk before trying again. The command waits too.
+const FULL_DISK: Duration = Duration::from_millis(500);
+
+/// The output log while it grows. Dropping it says that it will grow no more.
+pub(crate) struct Recorder {
+    writer: Writer,
+    limit: u64,
+    written: watch::Sender<u64>,
+    acknowledged: watch::Receiver<u64>,
+    stdout: Tally,
+    stderr: Tally,
+}
+
+/// What the output came to.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) log_bytes: u64,
+    pub(crate) stdout: StreamSummary,
+    pub(crate) stderr: StreamSummary,
+}
+
+/// The command's ends of its output. `None` is a stream that is at its end.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    pub(crate) stdout: Option<Receiver>,
+    pub(crate) stderr: Option<Receiver>,
+}
+
+impl Recorder {
+    /// Records into `writer`, says in `written` how far, and reads on only while less than `limit`
+    /// bytes lie between that and what `acknowledged` says.
+    pub(crate) fn new(
+        writer: Writer,
+        limit: u64,
+        written: watch::Sender<u64>,
+        acknowledged: watch::Receiver<u64>,
+    ) -> Self {
+        Self {
+            writer,
+            limit,
+            written,
+            acknowledged,
+            stdout: Tally::new(),
+            stderr: Tally::new(),
+        }
+    }
+
+    /// Reads until both streams are closed by everybody who held them.
+    pub(crate) async fn record(&mut self, mut pipes: Pipes) {
+        let mut buffer = vec![0; MAX_FRAME_PAYLOAD_BYTES];
+        let mut preferred = Stream::Stdout;
+        loop {
+            self.room().await;
+            let Some(stream) = pipes.next_readable(preferred).await else {
+                return;
+            };
+            let pipe = pipes.of(stream);
+            match pipe.as_ref().map(|open| open.try_read(&mut buffer)) {
+                None => {}
+                Some(Ok(0)) => *pipe = None,
+                Some(Ok(length)) => self.append(stream, &buffer[..length]).await,
+                // Somebody else's wake-up.
+                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Some(Err(error)) => {
+                    log::chain("a pipe of the command cannot be read", &error);
+                    *pipe = None;
+                }
+            }
+            // In turns, so that one stream that never pauses cannot hold the other back.
+            preferred = other(stream);
+        }
+    }
+
+    /// Adds one piece of output, at most [`MAX_FRAME_PAYLOAD_BYTES`].
+    pub(crate) async fn append(&mut self, stream: Stream, payload: &[u8]) {
+        match stream {
+            Stream::Stdout => self.stdout.add(payload),
+            Stream::Stderr => self.stderr.add(payload),
+        }
+        let mut frame = Vec::with_capacity(payload.len() + 8);
+        Frame { stream, payload }.encode(&mut frame);
+        let mut said = false;
+        while let Err(error) = self.writer.append(&frame) {
+            if !std::mem::replace(&mut said, true) {
+                log::chain("output cannot be spooled, the command waits", &error);
+            }
+            tokio::time::sleep(FULL_DISK).await;
+        }
+        // After the write: the uploader reads what this says is there.
+        self.written.send_replace(self.writer.position());
+    }
+
+    /// Ends the log.
+    pub(crate) fn finish(self) -> Recorded {
+        Recorded {
+            log_bytes: self.writer.position(),
+            stdout: self.stdout.finish(),
+            stderr: self.stderr.finish(),
+        }
+    }
+
+    async fn room(&mut self) {
+        let (end, limit) = (self.writer.position(), self.limit);
+        // An uploader that is gone acknowledges nothing: then the whole pod is about to end.
+        let _ = self
+            .acknowledged
+            .wait_for(|acknowledged| end.saturating_sub(*acknowledged) < limit)
+            .await;
+    }
+}
+
+impl Pipes {
+    /// The stream that can be read, the preferred one if both can; `None` when both are closed.
+    async fn next_readable(&self, preferred: Stream) -> Option<Stream> {
+        if self.stdout.is_none() && self.stderr.is_none() {
+            return None;
+        }
+        let stream = tokio::select! {
+            biased;
+            () = readable(self.at(preferred)) => preferred,
+            () = readable(self.at(other(preferred))) => other(preferred),
+        };
+        Some(stream)
+    }
+
+    fn at(&self, stream: Stream) -> Option<&Receiver> {
+        match stream {
+            Stream::Stdout => self.stdout.as_ref(),
+            Stream::Stderr => self.stderr.as_ref(),
+        }
+    }
+
+    fn of(&mut self, stream: Stream) -> &mut Option<Receiver> {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+}
+
+async fn readable(pipe: Option<&Receiver>) {
+    match pipe {
+        // An error shows again in the read that follows.
+        Some(pipe) => drop(pipe.readable().await),
+        None => std::future::pending().await,
+    }
+}
+
+const fn other(stream: Stream) -> Stream {
+    match stream {
+        Stream::Stdout => Stream::Stderr,
+        Stream::Stderr => Stream::Stdout,
+    }
+}
+
+struct Tally {
+    bytes: u64,
+    digest: digest::Context,
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self {
+            bytes: 0,
+            digest: digest::Context::new(&digest::SHA256),
+        }
+    }
+
+    fn add(&mut self, payload: &[u8]) {
+        self.bytes += payload.len() as u64;
+        self.digest.update(payload);
+    }
+
+    fn finish(self) -> StreamSummary {
+        let digest = self.digest.finish();
+        let sha256 = digest
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        StreamSummary {
+            bytes: self.bytes,
+            sha256,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_stream_has_the_digest_of_nothing() {
+        let summary = Tally::new().finish();
+        assert_eq!(summary.bytes, 0);
+        assert_eq!(
+            summary.sha256,
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
+    }
+}

@@ -1,0 +1,181 @@
+//! A shim's life: ask, mark, run, upload, report.
+
+use std::io;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use invoke_protocol::output::ExitRecord;
+use invoke_protocol::shim::{Assignment, EXIT_REFUSED};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::Config;
+use crate::door::{Answer, Door};
+use crate::execution::{Stops, execute};
+use crate::log;
+use crate::marker::Marker;
+use crate::orders;
+use crate::patience::Patience;
+use crate::recorder::Recorder;
+use crate::spool;
+use crate::uploader::{UploadEnd, Uploader};
+
+/// Runs the pod's one command.
+///
+/// The exit code is the shim's, not the command's: 0 when the end is on record with the dispatcher,
+/// [`EXIT_REFUSED`] when nothing was run or nobody wants the result.
+#[must_use]
+pub fn run(config: &Config) -> ExitCode {
+    let ended = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Refusal::Runtime)
+        .and_then(|runtime| runtime.block_on(live(config)));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            log::chain("nothing more to do", &refusal);
+            ExitCode::from(EXIT_REFUSED)
+        }
+    }
+}
+
+/// Why a shim leaves without the end of a command on record.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("failed to start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("a command was started in this pod before; it is not started again")]
+    StartedBefore,
+    #[error("failed to set up the connection to the runner")]
+    Door(#[source] crate::door::InvalidAuthority),
+    #[error("the runner has no command for this pod")]
+    NoAssignment,
+    #[error("the permit to start came too late")]
+    TooLate,
+    #[error("Kubernetes ended the pod before its command could start")]
+    Terminated,
+    #[error("failed to mark the start, so there is none")]
+    Mark(#[source] io::Error),
+    #[error("failed to prepare for the command")]
+    Prepare(#[source] io::Error),
+    #[error("nobody wants the result any more")]
+    Unwanted,
+}
+
+async fn live(config: &Config) -> Result<(), Refusal> {
+    // Before anything else: PID 1 has no default actions, so a SIGTERM without a handler is nothing.
+    let terminate = signal(SignalKind::terminate()).map_err(Refusal::Prepare)?;
+    let marker = Marker::new(&config.state_dir);
+    if marker.exists() {
+        return Err(Refusal::StartedBefore);
+    }
+    let door = Door::new(config).map_err(Refusal::Door)?;
+    let (assignment, terminate) = assignment(&door, terminate).await?;
+    marker.set().map_err(Refusal::Mark)?;
+    let record = run_and_upload(config, &door, &assignment, terminate).await?;
+    leave_last_words(config, &record);
+    report(&door, &record).await
+}
+
+/// Asks until there is an answer: a runner that is away for an hour is no reason to give up, the
+/// pod's own deadline is.
+async fn assignment(door: &Door, mut terminate: Signal) -> Result<(Assignment, Signal), Refusal> {
+    let mut patience = Patience::new();
+    loop {
+        // From before the question: what the answer allows is counted from then, however long it took.
+        let asked = Instant::now();
+        let answer = tokio::select! {
+            answer = door.assignment() => answer,
+            _ = terminate.recv() => return Err(Refusal::Terminated),
+        };
+        match answer {
+            Ok(Answer::Is(assignment)) => {
+                return in_time(assignment, asked).map(|it| (it, terminate));
+            }
+            Ok(Answer::Gone) => return Err(Refusal::NoAssignment),
+            Err(error) => {
+                if patience.is_fresh() {
+                    log::chain("no assignment yet, asking again", &error);
+                }
+            }
+        }
+        tokio::select! {
+            () = patience.wait() => {}
+            _ = terminate.recv() => return Err(Refusal::Terminated),
+        }
+    }
+}
+
+/// A permit is good for a while only: whoever granted it may have given this pod up since.
+fn in_time(assignment: Assignment, asked: Instant) -> Result<Assignment, Refusal> {
+    if asked.elapsed() < Duration::from_secs(assignment.start_within_seconds) {
+        Ok(assignment)
+    } else {
+        Err(Refusal::TooLate)
+    }
+}
+
+async fn run_and_upload(
+    config: &Config,
+    door: &Door,
+    assignment: &Assignment,
+    terminate: Signal,
+) -> Result<ExitRecord, Refusal> {
+    let (writer, reader) = spool::create(&config.state_dir).map_err(Refusal::Prepare)?;
+    let (written_sender, written) = watch::channel(0);
+    let (acknowledged, acknowledged_receiver) = watch::channel(0);
+    let (stop, asked) = mpsc::channel(4);
+    let recorder = Recorder::new(
+        writer,
+        config.spool_limit_bytes,
+        written_sender,
+        acknowledged_receiver,
+    );
+    let uploader = Uploader {
+        door,
+        reader,
+        written,
+        acknowledged,
+        stops: stop.clone(),
+    };
+    let mut stops = Stops { asked, terminate };
+
+    let execution = async {
+        tokio::select! {
+            record = execute(config, assignment, recorder, &mut stops) => record,
+            never = async { orders::listen(door, stop).await; std::future::pending().await } => never,
+        }
+    };
+    match tokio::join!(execution, uploader.upload()) {
+        (Err(error), _) => Err(Refusal::Prepare(error)),
+        (Ok(None), _) | (_, UploadEnd::Unwanted) => Err(Refusal::Unwanted),
+        (Ok(Some(record)), UploadEnd::Finished) => Ok(record),
+    }
+}
+
+/// A copy of the record for whoever looks at the pod. Nothing depends on it.
+fn leave_last_words(config: &Config, record: &ExitRecord) {
+    if let Ok(text) = serde_json::to_vec(record) {
+        let _ = std::fs::write(&config.termination_log, text);
+    }
+}
+
+async fn report(door: &Door, record: &ExitRecord) -> Result<(), Refusal> {
+    let mut patience = Patience::new();
+    loop {
+        match door.exit(record).await {
+            Ok(Answer::Is(())) => return Ok(()),
+            Ok(Answer::Gone) => return Err(Refusal::Unwanted),
+            Err(error) => {
+                if patience.is_fresh() {
+                    log::chain(
+                        "the end was not acknowledged and will be reported again",
+                        &error,
+                    );
+                }
+                patience.wait().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The output log on disk, from the moment it is read until it is acknowledged.
+//!
+//! The file's positions are the log's positions. What was acknowledged is punched out of the file,
+//! so it takes up no more room than what still waits, however much the command prints.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use invoke_protocol::output::{Frame, MAX_CHUNK_BYTES};
+use nix::fcntl::{FallocateFlags, fallocate};
+
+/// File systems free whole blocks; every common one has blocks of this size or smaller.
+const BLOCK_BYTES: u64 = 4096;
+
+/// Makes the spool in the pod's state folder.
+///
+/// # Errors
+/// Where the file cannot be made.
+pub(crate) fn create(state_dir: &Path) -> io::Result<(Writer, Reader)> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(state_dir.join("spool"))?;
+    let file = Arc::new(file);
+    Ok((
+        Writer {
+            file: Arc::clone(&file),
+            position: 0,
+        },
+        Reader { file, released: 0 },
+    ))
+}
+
+/// The end that the recorder holds.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    file: Arc<File>,
+    position: u64,
+}
+
+impl Writer {
+    /// Where the log ends.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Appends whole frames. After an error nothing was appended: the same may be tried again.
+    pub(crate) fn append(&mut self, frames: &[u8]) -> io::Result<()> {
+        // At a position, not at the file's end: a half-written attempt is overwritten by the next.
+        self.file.write_all_at(frames, self.position)?;
+        self.position += frames.len() as u64;
+        Ok(())
+    }
+}
+
+/// The end that the uploader holds.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    file: Arc<File>,
+    released: u64,
+}
+
+impl Reader {
+    /// Whole frames from `from` on: as many as are there before `end` and fit into one upload.
+    pub(crate) fn chunk(&self, from: u64, end: u64) -> io::Result<Bytes> {
+        let length =
+            usize::try_from(end - from).map_or(MAX_CHUNK_BYTES, |there| there.min(MAX_CHUNK_BYTES));
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, from)?;
+        bytes.truncate(whole_frames(&bytes)?);
+        Ok(bytes.into())
+    }
+
+    /// Whether the log can still be read from a position.
+    pub(crate) fn holds(&self, position: u64) -> bool {
+        position >= self.released
+    }
+
+    /// Gives the room of everything before `position` back.
+    pub(crate) fn release(&mut self, position: u64) -> io::Result<()> {
+        let end = position - position % BLOCK_BYTES;
+        if end <= self.released {
+            return Ok(());
+        }
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let offset = |position: u64| i64::try_from(position).map_err(io::Error::other);
+        fallocate(
+            &self.file,
+            flags,
+            offset(self.released)?,
+            offset(end - self.released)?,
+        )?;
+        self.released = end;
+        Ok(())
+    }
+}
+
+fn whole_frames(log: &[u8]) -> io::Result<usize> {
+    let mut taken = 0;
+    while let Some((_, length)) = Frame::decode(&log[taken..]).map_err(io::Error::other)? {
+        taken += length;
+    }
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use invoke_protocol::output::{MAX_FRAME_PAYLOAD_BYTES, Stream, frames};
+
+    use super::*;
+
+    fn frame(payload: &[u8]) -> Vec<u8> {
+        let mut log = Vec::new();
+        Frame {
+            stream: Stream::Stdout,
+            payload,
+        }
+        .encode(&mut log);
+        log
+    }
+
+    #[test]
+    fn a_chunk_is_whole_frames_and_fits_into_one_upload() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, reader) = create(folder.path()).unwrap();
+        for _ in 0..40 {
+            writer
+                .append(&frame(&[7; MAX_FRAME_PAYLOAD_BYTES]))
+                .unwrap();
+        }
+        let mut position = 0;
+        let mut count = 0;
+        while position < writer.position() {
+            let chunk = reader.chunk(position, writer.position()).unwrap();
+            assert!((1..=MAX_CHUNK_BYTES).contains(&chunk.len()));
+            count += frames(&chunk).map(Result::unwrap).count();
+            position += chunk.len() as u64;
+        }
+        assert_eq!(count, 40);
+    }
+
+    /// Without the hole a command that prints a terabyte would need one.
+    #[test]
+    fn what_is_released_takes_up_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, mut reader) = create(folder.path()).unwrap();
+        for _ in 0..64 {
+            writer.append(&frame(&[7; 60_000])).unwrap();
+        }
+        writer.file.sync_all().unwrap();
+        let room = || {
+            std::fs::metadata(folder.path().join("spool"))
+                .unwrap()
+                .blocks()
+                * 512
+        };
+        assert!(room() > 3_000_000);
+        reader.release(writer.position() - 10).unwrap();
+        assert!(room() < 100_000, "{}", room());
+        assert!(!reader.holds(0) && reader.holds(writer.position()));
+        writer.append(&frame(b"more")).unwrap();
+        let last = reader
+            .chunk(writer.position() - 9, writer.position())
+            .unwrap();
+        assert_eq!(last, frame(b"more"));
+    }
+}

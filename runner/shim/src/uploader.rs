@@ -1,0 +1,116 @@
+//! Sends the output log to the runner until all of it is acknowledged.
+
+use std::io;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+use crate::course::StopCause;
+use crate::door::{Answer, Door};
+use crate::log;
+use crate::patience::Patience;
+use crate::spool::Reader;
+
+/// Why uploading ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UploadEnd {
+    /// It has nothing left to send. All of it was acknowledged, unless the log said otherwise.
+    Finished,
+    /// Nobody wants it any more.
+    Unwanted,
+}
+
+/// One upload at a time, with everything that is new.
+pub(crate) struct Uploader<'a> {
+    pub(crate) door: &'a Door,
+    pub(crate) reader: Reader,
+    /// How far the log is written; closed when it is complete.
+    pub(crate) written: watch::Receiver<u64>,
+    /// How far it is acknowledged.
+    pub(crate) acknowledged: watch::Sender<u64>,
+    /// Where to say that the command need not run on.
+    pub(crate) stops: mpsc::Sender<StopCause>,
+}
+
+impl Uploader<'_> {
+    /// Uploads until the log is complete and acknowledged, for as long as the pod lives.
+    pub(crate) async fn upload(mut self) -> UploadEnd {
+        let mut patience = Patience::new();
+        let mut position = 0;
+        while let Some(end) = self.more_than(position).await {
+            match self.offer(position, end).await {
+                Ok(Answer::Is(stored)) if self.can_continue_at(stored, end) => {
+                    position = stored;
+                    self.acknowledge(position);
+                    patience.reset();
+                }
+                Ok(Answer::Is(stored)) => {
+                    log::line(&format!(
+                        "the dispatcher has {stored} bytes of output and does not go on from there: the rest is lost"
+                    ));
+                    return self.discard().await;
+                }
+                Ok(Answer::Gone) => {
+                    // The receiver is gone only when everything is over anyway.
+                    let _ = self.stops.send(StopCause::Unwanted).await;
+                    self.discard().await;
+                    return UploadEnd::Unwanted;
+                }
+                Err(error) => {
+                    if patience.is_fresh() {
+                        log::chain(
+                            "output was not acknowledged and will be sent again",
+                            &*error,
+                        );
+                    }
+                    patience.wait().await;
+                }
+            }
+        }
+        UploadEnd::Finished
+    }
+
+    /// Waits for the log to pass `position`, and says how far it goes; `None` if it never will.
+    async fn more_than(&mut self, position: u64) -> Option<u64> {
+        // A closed channel still has its last value, which `wait_for` looks at first.
+        self.written
+            .wait_for(|end| *end > position)
+            .await
+            .ok()
+            .map(|end| *end)
+    }
+
+    async fn offer(&self, from: u64, end: u64) -> Result<Answer<u64>, Box<dyn std::error::Error>> {
+        let chunk: Bytes = self.reader.chunk(from, end)?;
+        Ok(match self.door.upload(from, chunk).await? {
+            Answer::Is(ack) => Answer::Is(ack.log_bytes),
+            Answer::Gone => Answer::Gone,
+        })
+    }
+
+    fn can_continue_at(&self, stored: u64, end: u64) -> bool {
+        stored <= end && self.reader.holds(stored)
+    }
+
+    fn acknowledge(&mut self, position: u64) {
+        if let Err(error) = self.release(position) {
+            log::chain("acknowledged output still takes up room", &error);
+        }
+        self.acknowledged.send_replace(position);
+    }
+
+    fn release(&mut self, position: u64) -> io::Result<()> {
+        self.reader.release(position)
+    }
+
+    /// Lets the command print on without keeping what it prints: waiting for room that never comes
+    /// would hold it for ever.
+    async fn discard(&mut self) -> UploadEnd {
+        let mut position = 0;
+        while let Some(end) = self.more_than(position).await {
+            position = end;
+            self.acknowledge(end);
+        }
+        UploadEnd::Finished
+    }
+}

@@ -1,0 +1,277 @@
+//! A runner's door, scripted.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use invoke_protocol::output::{ExitRecord, Stream, frames};
+use invoke_protocol::runner::OutputAck;
+use invoke_protocol::shim::{ASSIGNMENT, Assignment, EXIT, ORDERS, OUTPUT, Orders};
+use invoke_protocol::topology::SHIM_DOOR_NAME;
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+
+/// The token that the stub takes for a pod's.
+pub(crate) const TOKEN: &str = "the-pods-token";
+
+/// What the door does and has seen. Fields may be set at any time.
+#[derive(Default)]
+pub(crate) struct Script {
+    /// What to answer to the shim's first question; 410 if none.
+    pub(crate) assignment: Option<Assignment>,
+    /// For how long to hold that answer back.
+    pub(crate) assignment_delay: Duration,
+    pub(crate) cancel: bool,
+    /// Answer 503 to this many uploads, each after its bytes have arrived.
+    pub(crate) failing_uploads: u32,
+    /// Store only about this many bytes of an upload, then answer 503; one upload each, the last first.
+    pub(crate) cuts: Vec<usize>,
+    /// Answer uploads with nothing at all.
+    pub(crate) uploads_hang: bool,
+    /// Nobody wants output any more.
+    pub(crate) gone: bool,
+    /// Forget the answer to this many exit records after storing them.
+    pub(crate) lost_exit_answers: u32,
+    pub(crate) log: Vec<u8>,
+    pub(crate) uploads: usize,
+    pub(crate) exits: Vec<ExitRecord>,
+}
+
+/// A door that listens.
+pub(crate) struct Door {
+    script: Arc<Mutex<Script>>,
+    changed: Arc<Notify>,
+    pub(crate) address: SocketAddr,
+    pub(crate) ca_pem: String,
+}
+
+#[derive(Clone)]
+struct Shared {
+    script: Arc<Mutex<Script>>,
+    changed: Arc<Notify>,
+}
+
+impl Door {
+    pub(crate) async fn open(script: Script) -> Self {
+        let certified =
+            rcgen::generate_simple_self_signed(vec![SHIM_DOOR_NAME.to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Shared {
+            script: Arc::new(Mutex::new(script)),
+            changed: Arc::new(Notify::new()),
+        };
+        tokio::spawn(serve(
+            listener,
+            TlsAcceptor::from(Arc::new(tls)),
+            routes(shared.clone()),
+        ));
+        Self {
+            script: shared.script,
+            changed: shared.changed,
+            address,
+            ca_pem: certified.cert.pem(),
+        }
+    }
+
+    pub(crate) fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap()
+    }
+
+    /// Waits until the door has seen what is asked for.
+    pub(crate) async fn until(&self, what: &str, seen: impl Fn(&Script) -> bool) {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                if seen(&self.script()) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(30), wait).await;
+        assert!(waited.is_ok(), "the door has not seen {what}");
+    }
+
+    /// What was stored of one stream.
+    pub(crate) fn stream(&self, stream: Stream) -> Vec<u8> {
+        let script = self.script();
+        frames(&script.log)
+            .map(Result::unwrap)
+            .filter(|frame| frame.stream == stream)
+            .flat_map(|frame| frame.payload.to_vec())
+            .collect()
+    }
+
+    /// The one exit record that was reported, however often.
+    pub(crate) fn exit(&self) -> ExitRecord {
+        let script = self.script();
+        assert!(
+            script.exits.windows(2).all(|pair| pair[0] == pair[1]),
+            "{:?}",
+            script.exits
+        );
+        script.exits.first().expect("no exit record").clone()
+    }
+}
+
+async fn serve(listener: TcpListener, tls: TlsAcceptor, routes: Router) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (tls, service) = (tls.clone(), TowerToHyperService::new(routes.clone()));
+        tokio::spawn(async move {
+            let Ok(stream) = tls.accept(stream).await else {
+                return;
+            };
+            let _ = Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+fn routes(shared: Shared) -> Router {
+    Router::new()
+        .route(ASSIGNMENT, post(assignment))
+        .route(OUTPUT, put(output))
+        .route(ORDERS, get(orders))
+        .route(EXIT, post(exit))
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .with_state(shared)
+}
+
+impl Shared {
+    fn change<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
+        let changed = change(&mut self.script.lock().unwrap());
+        self.changed.notify_waiters();
+        changed
+    }
+}
+
+fn authentic(headers: &HeaderMap) -> bool {
+    headers
+        .get("authorization")
+        .is_some_and(|value| value == &format!("Bearer {TOKEN}"))
+}
+
+async fn assignment(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    assert!(authentic(&headers));
+    let (assignment, delay) =
+        shared.change(|script| (script.assignment.clone(), script.assignment_delay));
+    tokio::time::sleep(delay).await;
+    assignment.map_or(StatusCode::GONE.into_response(), |assignment| {
+        Json(assignment).into_response()
+    })
+}
+
+#[derive(serde::Deserialize)]
+struct From {
+    from: usize,
+}
+
+async fn output(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    Query(query): Query<From>,
+    body: Bytes,
+) -> Response {
+    assert!(authentic(&headers));
+    let hang = shared.change(|script| {
+        script.uploads += 1;
+        script.uploads_hang
+    });
+    if hang {
+        std::future::pending::<()>().await;
+    }
+    shared.change(|script| {
+        if script.gone {
+            return StatusCode::GONE.into_response();
+        }
+        if script.failing_uploads > 0 {
+            script.failing_uploads -= 1;
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        let stored = script.log.len();
+        if query.from <= stored {
+            let new = body.get(stored - query.from..).unwrap_or_default();
+            let cut = script
+                .cuts
+                .pop()
+                .map_or(new.len(), |limit| whole_frames(new, limit));
+            script.log.extend_from_slice(&new[..cut]);
+            if cut < new.len() {
+                return StatusCode::SERVICE_UNAVAILABLE.into_response();
+            }
+        }
+        let ack = OutputAck {
+            log_bytes: script.log.len() as u64,
+        };
+        Json(ack).into_response()
+    })
+}
+
+/// At least `limit` bytes, cut between two frames.
+fn whole_frames(log: &[u8], limit: usize) -> usize {
+    let mut end = 0;
+    for frame in frames(log) {
+        end += frame.unwrap().payload.len() + 5;
+        if end >= limit {
+            break;
+        }
+    }
+    end
+}
+
+async fn orders(State(shared): State<Shared>, headers: HeaderMap) -> Json<Orders> {
+    assert!(authentic(&headers));
+    loop {
+        let changed = shared.changed.notified();
+        if shared.script.lock().unwrap().cancel {
+            return Json(Orders { cancel: true });
+        }
+        changed.await;
+    }
+}
+
+async fn exit(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    Json(record): Json<ExitRecord>,
+) -> StatusCode {
+    assert!(authentic(&headers));
+    shared.change(|script| {
+        script.exits.push(record);
+        if script.lost_exit_answers > 0 {
+            script.lost_exit_answers -= 1;
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        StatusCode::NO_CONTENT
+    })
+}
+
+impl Door {
+    /// Changes the script and wakes whoever waits for a change.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Script)) {
+        change(&mut self.script());
+        self.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,11 @@
+//! The real shim in a process of its own, against a door with real TLS.
+//!
+//! The shim takes signals and reaps every child of its process, so it cannot run inside the tests'
+//! own: this binary starts itself again for it, see [`pod::shim_process`].
+
+mod door;
+mod pod;
+mod ends;
+mod output;
+mod refusals;
+mod stops;

@@ -1,0 +1,165 @@
+//! Every byte, once, in order.
+
+use std::time::{Duration, Instant};
+
+use invoke_protocol::output::{Stream, frames};
+
+use crate::door::{Door, Script};
+use crate::pod::{Pod, shell};
+
+async fn printed(script: Script) -> Door {
+    let door = Door::open(script).await;
+    assert_eq!(Pod::new().run(&door).await, 0);
+    let exit = door.exit();
+    for (stream, summary) in [
+        (Stream::Stdout, &exit.stdout),
+        (Stream::Stderr, &exit.stderr),
+    ] {
+        let bytes = door.stream(stream);
+        assert_eq!(summary.bytes, bytes.len() as u64);
+        assert_eq!(summary.sha256, sha256(&bytes));
+    }
+    assert_eq!(exit.log_bytes, door.script().log.len() as u64);
+    door
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// 5 MiB that no text tool would leave alone, made the same way on both sides.
+const NOISE: &str = "awk 'BEGIN { for (i = 0; i < 655360; i++) printf \"%c%c%07d%c\", i % 256, 0, i, 255 - i % 256 }'";
+
+fn noise() -> Vec<u8> {
+    let made = std::process::Command::new("/bin/sh")
+        .args(["-c", NOISE])
+        .env("LC_ALL", "C")
+        .output()
+        .unwrap();
+    assert!(made.stdout.len() > 5 << 20);
+    made.stdout
+}
+
+#[tokio::test]
+async fn binary_output_arrives_byte_for_byte() {
+    let door = printed(shell(&format!("export LC_ALL=C; {NOISE}"))).await;
+    assert!(door.stream(Stream::Stdout) == noise());
+}
+
+/// Whatever part of an upload was stored before the line broke, nothing is doubled and nothing lost.
+#[tokio::test]
+async fn an_upload_goes_on_from_where_it_was_cut() {
+    let script = Script {
+        cuts: vec![1, 70_000, 333_333, 1, 1],
+        ..shell(&format!("export LC_ALL=C; {NOISE}"))
+    };
+    let door = printed(script).await;
+    assert!(door.script().cuts.is_empty());
+    assert!(door.stream(Stream::Stdout) == noise());
+}
+
+#[tokio::test]
+async fn an_upload_that_fails_is_repeated() {
+    let door = printed(Script {
+        failing_uploads: 3,
+        ..shell("echo once")
+    })
+    .await;
+    assert_eq!(door.stream(Stream::Stdout), b"once\n");
+    assert_eq!(door.script().uploads, 4);
+}
+
+#[tokio::test]
+async fn alternating_streams_keep_their_order() {
+    let door = printed(shell(
+        "for i in 1 2 3 4 5; do echo out $i; sleep 0.05; echo err $i >&2; sleep 0.05; done",
+    ))
+    .await;
+    let script = door.script();
+    let order: Vec<_> = frames(&script.log)
+        .map(|frame| {
+            String::from_utf8_lossy(frame.unwrap().payload)
+                .trim()
+                .to_owned()
+        })
+        .collect();
+    let expected: Vec<_> = (1..=5)
+        .flat_map(|i| [format!("out {i}"), format!("err {i}")])
+        .collect();
+    assert_eq!(order, expected);
+}
+
+#[tokio::test]
+async fn a_line_without_its_end_is_output_too() {
+    let door = printed(shell("printf 'no newline'; printf 'here either' >&2")).await;
+    assert_eq!(door.stream(Stream::Stdout), b"no newline");
+    assert_eq!(door.stream(Stream::Stderr), b"here either");
+}
+
+#[tokio::test]
+async fn a_command_may_close_its_output_and_go_on() {
+    let door = printed(shell("echo before; exec >&- 2>&-; sleep 0.3; exit 5")).await;
+    assert_eq!(door.exit().status.code(), 5);
+    assert_eq!(door.stream(Stream::Stdout), b"before\n");
+}
+
+#[tokio::test]
+async fn silence_is_no_upload() {
+    let door = printed(shell("true")).await;
+    assert_eq!(door.script().uploads, 0);
+}
+
+/// Lines appear as they are printed, not when the command ends.
+#[tokio::test]
+async fn the_first_line_does_not_wait_for_the_second() {
+    let door = Door::open(shell("echo first; read forever < <(sleep 50); echo never")).await;
+    let pod = Pod::new();
+    let shim = pod.start(&door);
+    door.until("the first line", |script| !script.log.is_empty())
+        .await;
+    assert_eq!(door.stream(Stream::Stdout), b"first\n");
+    door.change(|script| script.cancel = true);
+    assert_eq!(shim.exit_code().await, 0);
+}
+
+/// A runner that takes nothing must not fill the node's disk: the command waits in its write.
+#[tokio::test]
+async fn a_command_is_held_while_too_much_waits() {
+    let limit = 2 << 20;
+    let door = Door::open(Script {
+        uploads_hang: true,
+        ..shell("yes | head -c 30000000; echo done > finished")
+    })
+    .await;
+    let pod = Pod::new().spool_limit(limit);
+    let shim = pod.start(&door);
+    door.until("an upload", |script| script.uploads > 0).await;
+    let spooled = || std::fs::metadata(pod.path("state/spool")).map_or(0, |spool| spool.len());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while spooled() < limit && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let at_limit = spooled();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(spooled(), at_limit);
+    assert!(at_limit < limit + 100_000, "{at_limit}");
+    assert!(!pod.path("work/finished").exists());
+    drop(shim);
+}
+
+/// And goes on as soon as it is taken: the limit is on what waits, not on what was printed.
+#[tokio::test]
+async fn far_more_than_the_spool_holds_can_be_printed() {
+    let door = Door::open(shell("yes | head -c 30000000")).await;
+    let pod = Pod::new().spool_limit(2 << 20);
+    assert_eq!(pod.run(&door).await, 0);
+    assert_eq!(door.exit().stdout.bytes, 30_000_000);
+    assert_eq!(door.stream(Stream::Stdout).len(), 30_000_000);
+    use std::os::unix::fs::MetadataExt as _;
+    assert!(std::fs::metadata(pod.path("state/spool")).unwrap().blocks() * 512 < 4 << 20);
+}

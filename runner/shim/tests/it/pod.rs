@@ -1,0 +1,156 @@
+//! A pod's folders, and the shim as a process in it.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use invoke_protocol::command::Command;
+use invoke_protocol::shim::Assignment;
+use invoke_shim::config::Config;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tokio::process::{Child, Command as Process};
+
+use crate::door::{Door, Script, TOKEN};
+
+const FOLDER: &str = "SHIM_TEST_FOLDER";
+
+/// An assignment as a runner would make it.
+pub(crate) fn assignment(command: Command) -> Assignment {
+    Assignment {
+        job: "0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10".parse().unwrap(),
+        command,
+        environment: vec![("INVOKE_JOB_ID".to_owned(), "the-job".to_owned())],
+        start_within_seconds: 60,
+        run_timeout_seconds: 60,
+        grace_seconds: 10,
+    }
+}
+
+/// A door that hands out one shell line.
+pub(crate) fn shell(line: &str) -> Script {
+    Script {
+        assignment: Some(assignment(Command::shell(line).unwrap())),
+        ..Script::default()
+    }
+}
+
+/// A pod whose shim can be started.
+pub(crate) struct Pod {
+    folder: TempDir,
+    spool_limit: u64,
+    own_process_namespace: bool,
+}
+
+impl Pod {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("state")).unwrap();
+        std::fs::create_dir(folder.path().join("work")).unwrap();
+        std::fs::write(folder.path().join("token"), format!("{TOKEN}\n")).unwrap();
+        Self {
+            folder,
+            spool_limit: 256 << 20,
+            own_process_namespace: false,
+        }
+    }
+
+    pub(crate) fn spool_limit(mut self, bytes: u64) -> Self {
+        self.spool_limit = bytes;
+        self
+    }
+
+    /// The shim as PID 1, as in a real pod.
+    pub(crate) fn own_process_namespace(mut self) -> Self {
+        self.own_process_namespace = true;
+        self
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn start(&self, door: &Door) -> Shim {
+        let program = std::env::current_exe().unwrap();
+        let mut process = if self.own_process_namespace {
+            let mut process = Process::new("unshare");
+            process
+                .args(["--pid", "--fork", "--kill-child"])
+                .arg(program);
+            process
+        } else {
+            Process::new(program)
+        };
+        process
+            .args([
+                "--exact",
+                "pod::shim_process",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env(FOLDER, self.folder.path())
+            .env("SHIM_TEST_SPOOL_LIMIT", self.spool_limit.to_string())
+            .env("INVOKE_RUNNER_ADDRESS", door.address.to_string())
+            .env("INVOKE_RUNNER_CA", &door.ca_pem)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true);
+        Shim(process.spawn().unwrap())
+    }
+
+    /// Runs the shim to its end, and says its exit code.
+    pub(crate) async fn run(&self, door: &Door) -> i32 {
+        self.start(door).exit_code().await
+    }
+}
+
+/// A shim that runs.
+pub(crate) struct Shim(Child);
+
+impl Shim {
+    pub(crate) async fn exit_code(mut self) -> i32 {
+        let waited = tokio::time::timeout(Duration::from_secs(60), self.0.wait()).await;
+        waited
+            .expect("the shim does not end")
+            .unwrap()
+            .code()
+            .expect("the shim was killed")
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.0.id().unwrap().try_into().unwrap()
+    }
+
+    pub(crate) fn terminate(&self) {
+        kill(Pid::from_raw(self.pid()), Signal::SIGTERM).unwrap();
+    }
+}
+
+/// The process that [`Pod::start`] starts; as one of the tests it has nothing to do.
+#[test]
+fn shim_process() {
+    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else {
+        return;
+    };
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // As PID 1 is: the parent of all orphans.
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let config = Config {
+        runner_address: std::env::var("INVOKE_RUNNER_ADDRESS")
+            .unwrap()
+            .parse()
+            .unwrap(),
+        runner_ca: std::env::var("INVOKE_RUNNER_CA").unwrap(),
+        token_file: folder.join("token"),
+        state_dir: folder.join("state"),
+        work_dir: folder.join("work"),
+        termination_log: folder.join("termination-log"),
+        spool_limit_bytes: std::env::var("SHIM_TEST_SPOOL_LIMIT")
+            .unwrap()
+            .parse()
+            .unwrap(),
+    };
+    let code = invoke_shim::run(&config);
+    std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS) * 125);
+}

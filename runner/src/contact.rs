@@ -1,0 +1,55 @@
+//! "I am here": the word that a cluster is connected, and the way by which cancellations come in.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use invoke_protocol::id::JobId;
+use invoke_protocol::runner::{ContactRequest, ProfileSummary};
+use tokio::sync::watch;
+
+use crate::report::chain;
+use crate::upstream::Upstream;
+
+/// For how long the dispatcher may hold its answer back: it takes a cluster that has not spoken for
+/// thirty seconds for offline.
+const WAIT_SECONDS: u64 = 10;
+
+/// How soon to speak again after a failure.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Speaks for ever, and passes on which jobs are to be cancelled.
+pub(crate) async fn keep(
+    upstream: Arc<Upstream>,
+    profiles: Vec<ProfileSummary>,
+    cancelling: watch::Sender<BTreeSet<JobId>>,
+) {
+    let mut request = ContactRequest {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        profiles,
+        cancelling: Vec::new(),
+        // The first answer at once: nothing is known yet.
+        wait_seconds: 0,
+    };
+    let mut connected = false;
+    loop {
+        match upstream.contact(&request).await {
+            Ok(answer) => {
+                if !std::mem::replace(&mut connected, true) {
+                    tracing::info!("connected to the dispatcher");
+                }
+                cancelling.send_replace(answer.cancelling.iter().copied().collect());
+                request.cancelling = answer.cancelling;
+                request.wait_seconds = WAIT_SECONDS;
+            }
+            Err(error) => {
+                if std::mem::replace(&mut connected, false) || request.wait_seconds == 0 {
+                    tracing::warn!("no contact with the dispatcher: {}", chain(&error));
+                }
+                // What was known may be old; the commands that run need no contact.
+                request.wait_seconds = WAIT_SECONDS;
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Profile and order make a pod. Pure.
+//!
+//! The pod fits Pod Security `restricted`. It bears no credential of the runner's; the two tokens in it
+//! are its own, made and renewed by the kubelet, and die with it. The command is **not** in it: it is
+//! handed over once the pod has a permit, so that whoever may read pods reads no commands.
+
+use std::collections::BTreeMap;
+
+use invoke_protocol::envelope::OrderV1;
+use invoke_protocol::shim::{ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, HOME_DIR, STATE_DIR, WORK_DIR};
+use invoke_protocol::topology::{JOB_LABEL, ORDER_ANNOTATION, PROFILE_LABEL, SHIM_TOKEN_AUDIENCE, pod_name};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, EmptyDirVolumeSource,
+    EnvVar, KeyToPath, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, ProjectedVolumeSource, SeccompProfile,
+    SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::config::Profile;
+use crate::job_pod::MANAGED_BY;
+use crate::order::Accepted;
+
+/// Where every job image has the shim.
+pub(crate) const SHIM: &str = "/usr/local/bin/invoke-shim";
+
+/// From SIGTERM to SIGKILL, in seconds, when a command is stopped.
+pub(crate) const GRACE_SECONDS: u64 = 30;
+
+/// What the shim has after that for the last output and the exit record.
+const FAREWELL_SECONDS: u64 = 10;
+
+/// Everyone's nobody: Pod Security wants a number that is not zero.
+const USER: i64 = 65532;
+
+/// For how long a projected token is good; the kubelet renews it when four fifths are over.
+const TOKEN_SECONDS: i64 = 3600;
+
+/// Annotation from which kubectl's default namespace is made.
+const NAMESPACE_ANNOTATION: &str = "invoke.dev/default-namespace";
+
+/// Folders of the pod's own. The shim's must hold its spool (256 MiB) and a little.
+const FOLDERS: [(&str, &str, &str); 4] = [
+    ("work", WORK_DIR, "1Gi"),
+    ("home", HOME_DIR, "256Mi"),
+    ("tmp", "/tmp", "256Mi"),
+    ("state", STATE_DIR, "320Mi"),
+];
+
+/// Where a shim finds its runner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ShimDoor {
+    /// IP and port: the shim asks no resolver.
+    pub(crate) address: std::net::SocketAddr,
+    /// The one certificate authority that it trusts, PEM.
+    pub(crate) ca: String,
+}
+
+/// For how long an order's command may run, in seconds: what was asked for, but never more than the
+/// cluster's owner allows.
+pub(crate) fn run_seconds(order: &OrderV1, profile: &Profile) -> u64 {
+    order.run_timeout_seconds.unwrap_or(profile.max_run_seconds).min(profile.max_run_seconds)
+}
+
+/// The pod for an order. The same order makes the same pod, whoever makes it.
+pub(crate) fn manifest(accepted: &Accepted, profile: &Profile, door: &ShimDoor, now: Timestamp) -> Pod {
+    let order = &accepted.order;
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(pod_name(order.job)),
+            labels: Some(texts([
+                (MANAGED_BY.0, MANAGED_BY.1),
+                (JOB_LABEL, &order.job.to_string()),
+                (PROFILE_LABEL, order.profile.as_str()),
+            ])),
+            annotations: Some(texts([
+                (ORDER_ANNOTATION, &accepted.digest.to_string()),
+                (NAMESPACE_ANNOTATION, &profile.namespace),
+            ])),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec {
+            containers: vec![container(profile, door)],
+            volumes: Some(volumes()),
+            service_account_name: Some(profile.service_account.clone()),
+            // Only the projected tokens below, with the pod's own life and audience.
+            automount_service_account_token: Some(false),
+            // Else every Service of the namespace would be in the command's environment.
+            enable_service_links: Some(false),
+            // A command starts at most once: no container of this pod is ever started again.
+            restart_policy: Some("Never".to_owned()),
+            active_deadline_seconds: Some(active_deadline(order, profile, now)),
+            termination_grace_period_seconds: Some(signed(GRACE_SECONDS + FAREWELL_SECONDS)),
+            security_context: Some(pod_security()),
+            node_selector: Some(profile.node_selector.clone()).filter(|selector| !selector.is_empty()),
+            tolerations: Some(profile.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
+            ..PodSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// The last resort, should shim and dispatcher both fail to end the command: as long as it may wait for
+/// its start, run, be stopped and upload what it printed.
+fn active_deadline(order: &OrderV1, profile: &Profile, now: Timestamp) -> i64 {
+    const SLACK_SECONDS: i64 = 600;
+    let patience = order.expires_at.as_second().saturating_sub(now.as_second()).max(0);
+    let run = signed(run_seconds(order, profile) + GRACE_SECONDS + FAREWELL_SECONDS);
+    // Kubernetes keeps it in 32 bits.
+    patience.saturating_add(run).saturating_add(SLACK_SECONDS).min(i64::from(i32::MAX))
+}
+
+fn container(profile: &Profile, door: &ShimDoor) -> Container {
+    Container {
+        name: "command".to_owned(),
+        image: Some(profile.image.clone()),
+        image_pull_policy: Some(profile.image_pull_policy.as_str().to_owned()),
+        command: Some(vec![SHIM.to_owned()]),
+        working_dir: Some(WORK_DIR.to_owned()),
+        env: Some(vec![
+            variable("HOME", HOME_DIR),
+            variable(ENV_RUNNER_ADDRESS, &door.address.to_string()),
+            variable(ENV_RUNNER_CA, &door.ca),
+        ]),
+        resources: Some(profile.resources.clone()),
+        security_context: Some(container_security()),
+        volume_mounts: Some(mounts()),
+        ..Container::default()
+    }
+}
+
+fn pod_security() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(USER),
+        run_as_group: Some(USER),
+        fs_group: Some(USER),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..PodSecurityContext::default()
+    }
+}
+
+fn container_security() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        run_as_non_root: Some(true),
+        capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),
+        ..SecurityContext::default()
+    }
+}
+
+fn mounts() -> Vec<VolumeMount> {
+    let folders = FOLDERS.map(|(name, path, _)| mount(name, path, false));
+    let tokens = [
+        mount("cluster", "/var/run/secrets/kubernetes.io/serviceaccount", true),
+        mount("runner", "/var/run/secrets/invoke.dev/runner", true),
+    ];
+    folders.into_iter().chain(tokens).collect()
+}
+
+fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }
+}
+
+fn volumes() -> Vec<Volume> {
+    let folders = FOLDERS.map(|(name, _, size)| Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource { medium: None, size_limit: Some(Quantity(size.to_owned())) }),
+        ..Volume::default()
+    });
+    // What an automounted token would bring, so that kubectl and helm find what they expect; but the
+    // namespace is the profile's: "kubectl get pods" must not mean the pods of other commands.
+    let cluster = projected("cluster", vec![token(None), certificate_authority(), default_namespace()]);
+    let runner = projected("runner", vec![token(Some(SHIM_TOKEN_AUDIENCE))]);
+    folders.into_iter().chain([cluster, runner]).collect()
+}
+
+fn projected(name: &str, sources: Vec<VolumeProjection>) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        projected: Some(ProjectedVolumeSource { default_mode: None, sources: Some(sources) }),
+        ..Volume::default()
+    }
+}
+
+fn token(audience: Option<&str>) -> VolumeProjection {
+    VolumeProjection {
+        service_account_token: Some(ServiceAccountTokenProjection {
+            audience: audience.map(ToOwned::to_owned),
+            expiration_seconds: Some(TOKEN_SECONDS),
+            path: "token".to_owned(),
+        }),
+        ..VolumeProjection::default()
+    }
+}
+
+fn certificate_authority() -> VolumeProjection {
+    VolumeProjection {
+        config_map: Some(ConfigMapProjection {
+            // Kubernetes puts it into every namespace.
+            name: "kube-root-ca.crt".to_owned(),
+            items: Some(vec![KeyToPath { key: "ca.crt".to_owned(), path: "ca.crt".to_owned(), mode: None }]),
+            optional: None,
+        }),
+        ..VolumeProjection::default()
+    }
+}
+
+fn default_namespace() -> VolumeProjection {
+    VolumeProjection {
+        downward_api: Some(DownwardAPIProjection {
+            items: Some(vec![DownwardAPIVolumeFile {
+                path: "namespace".to_owned(),
+                field_ref: Some(ObjectFieldSelector {
+                    api_version: None,
+                    field_path: format!("metadata.annotations['{NAMESPACE_ANNOTATION}']"),
+                }),
+                ..DownwardAPIVolumeFile::default()
+            }]),
+        }),
+        ..VolumeProjection::default()
+    }
+}
+
+fn variable(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
+}
+
+fn texts<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+fn signed(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use invoke_protocol::envelope::OrderV1;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::config::tests::config;
+    use crate::order::tests::{NOW, accepted, order};
+
+    fn door() -> ShimDoor {
+        ShimDoor { address: "10.96.0.7:8443".parse().unwrap(), ca: "-----BEGIN CERTIFICATE-----\n".to_owned() }
+    }
+
+    fn pod(profile: &str) -> Pod {
+        let config = config();
+        manifest(&accepted(), &config.profiles[&profile.parse().unwrap()], &door(), NOW.parse().unwrap())
+    }
+
+    #[test]
+    fn this_is_what_a_cluster_sees() {
+        insta::assert_json_snapshot!("pod", pod("default"));
+    }
+
+    #[test]
+    fn a_profile_decides_where_it_runs() {
+        let spec = serde_json::to_value(pod("nightly").spec).unwrap();
+        assert_eq!(spec["nodeSelector"]["pool"], "jobs");
+        assert_eq!(spec["tolerations"][0]["key"], "jobs");
+        assert_eq!(spec["serviceAccountName"], "nightly");
+        assert_eq!(spec["containers"][0]["imagePullPolicy"], "Never");
+    }
+
+    /// The rules of the standard, in the order of its page (Pod Security Standards, "Restricted").
+    #[test]
+    fn every_profiles_pod_fits_pod_security_restricted() {
+        for profile in config().profiles.keys() {
+            let spec = serde_json::to_value(pod(profile.as_str()).spec).unwrap();
+            for absent in ["hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"] {
+                assert_eq!(spec.get(absent), None, "{absent}");
+            }
+            for volume in spec["volumes"].as_array().unwrap() {
+                let kinds: Vec<_> = volume.as_object().unwrap().keys().filter(|key| *key != "name").collect();
+                assert!(kinds == ["emptyDir"] || kinds == ["projected"], "{kinds:?}");
+            }
+            let (pod, container) = (&spec["securityContext"], &spec["containers"][0]["securityContext"]);
+            assert_eq!(pod["runAsNonRoot"], true);
+            assert_ne!(pod["runAsUser"], 0);
+            assert_eq!(pod["seccompProfile"]["type"], "RuntimeDefault");
+            assert_eq!(pod.get("sysctls"), None);
+            assert_eq!(container["allowPrivilegeEscalation"], false);
+            assert_eq!(container["capabilities"], serde_json::json!({"drop": ["ALL"]}));
+            assert_eq!(container["readOnlyRootFilesystem"], true, "ours, beyond the standard");
+            for absent in ["privileged", "procMount", "runAsUser", "seccompProfile"] {
+                assert_eq!(container.get(absent), None, "{absent}");
+            }
+            assert_eq!(spec["containers"][0].get("ports"), None);
+        }
+    }
+
+    /// Whoever may read pods must not read commands, and a pod must not start one without a permit.
+    #[test]
+    fn the_command_is_not_in_the_pod() {
+        let text = serde_json::to_string(&pod("default")).unwrap();
+        assert!(!text.contains("kubectl get pods"), "{text}");
+    }
+
+    #[test]
+    fn nothing_starts_twice_in_a_pod() {
+        let spec: Value = serde_json::to_value(pod("default").spec).unwrap();
+        assert_eq!(spec["restartPolicy"], "Never");
+        for probe in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
+            assert_eq!(spec["containers"][0].get(probe), None, "{probe}");
+        }
+    }
+
+    #[test]
+    fn a_command_never_runs_longer_than_its_profile_allows() {
+        let config = config();
+        let profile = &config.profiles[&"default".parse().unwrap()];
+        for (asked, granted) in [(None, 3600), (Some(60), 60), (Some(86_400), 3600)] {
+            assert_eq!(run_seconds(&OrderV1 { run_timeout_seconds: asked, ..order() }, profile), granted);
+        }
+        let patient = OrderV1 { expires_at: "9999-01-01T00:00:00Z".parse().unwrap(), ..order() };
+        assert_eq!(active_deadline(&patient, profile, NOW.parse().unwrap()), i64::from(i32::MAX));
+        let late = OrderV1 { expires_at: "2020-01-01T00:00:00Z".parse().unwrap(), ..order() };
+        assert_eq!(active_deadline(&late, profile, NOW.parse().unwrap()), 3600 + 40 + 600);
+    }
+
+    #[test]
+    fn the_pod_that_was_made_is_recognised() {
+        let mut pod = pod("default");
+        pod.metadata.uid = Some("0197c1f0-1111-4c22-9d1b-3f2a9c8e4b10".to_owned());
+        let marks = crate::job_pod::JobPod::read(&pod).unwrap();
+        assert_eq!((marks.job, marks.order), (order().job, accepted().digest.to_string()));
+        pod.metadata.name = Some("another".to_owned());
+        assert_eq!(crate::job_pod::JobPod::read(&pod), None);
+    }
+}

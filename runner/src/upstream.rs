@@ -1,0 +1,231 @@
+//! Typed calls to the dispatcher ([`invoke_protocol::runner`]). The only address outside the cluster
+//! that the runner knows besides the broker's, which it learns from here.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use invoke_protocol::id::{ClusterId, JobId, RunnerId};
+use invoke_protocol::problem::{Problem, ProblemCode};
+use invoke_protocol::runner::{
+    AMQP_CREDENTIAL, AmqpCredential, CLAIM, COMPLETE, CONTACT, Claim, CompleteRequest, ContactRequest,
+    ContactResponse, ENROL, EnrolRequest, Enrolment, MAX_TOKEN_LIFETIME_SECONDS, OUTPUT, OutputAck, OutputQuery,
+    PERMIT, Permit, PermitRequest, REPORT, Report, TOKEN_AUDIENCE, TokenClaims, path,
+};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use crate::clock;
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// A small question.
+const CALL: Duration = Duration::from_secs(20);
+/// A chunk of 1 MiB over a line of 64 kbit/s takes over two minutes.
+const UPLOAD: Duration = Duration::from_secs(240);
+/// What a held-back answer may take beyond the wait that was asked for.
+const CONTACT_SLACK: Duration = Duration::from_secs(15);
+
+/// A call that did not bring what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// No answer, or not a whole one. The call may have had its effect.
+    #[error("the dispatcher cannot be reached")]
+    Unreachable(#[source] reqwest::Error),
+    /// An answer that is no dispatcher's, such as a proxy's.
+    #[error("the answer {0} is not the dispatcher's")]
+    Strange(StatusCode),
+    /// The dispatcher refuses, and says why.
+    #[error("the dispatcher refuses: {}", .0.detail)]
+    Refused(Box<Problem>),
+    /// Our own token cannot be made.
+    #[error("a token for the dispatcher cannot be signed")]
+    Sign(#[source] jsonwebtoken::errors::Error),
+}
+
+impl Error {
+    /// Why the dispatcher refuses, if it was the dispatcher who did.
+    pub(crate) fn code(&self) -> Option<ProblemCode> {
+        match self {
+            Self::Refused(problem) => Some(problem.code),
+            _ => None,
+        }
+    }
+
+    /// Whether the same call can never succeed. Everything else may be repeated: a missing network, a
+    /// dispatcher that restarts, a clock that is set right, a cluster that is enrolled again.
+    pub(crate) fn is_final(&self) -> bool {
+        let Self::Refused(problem) = self else { return false };
+        (400..500).contains(&problem.status) && !matches!(problem.status, 401 | 403 | 408 | 425 | 429)
+    }
+}
+
+/// Why there is no connection to be had at all.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SetupError {
+    #[error("cannot read the dispatcher's certificate authority {0}")]
+    Read(PathBuf, #[source] std::io::Error),
+    #[error("{0} has no certificate in it")]
+    NoCertificate(PathBuf),
+    #[error("TLS cannot be set up")]
+    Tls(#[source] reqwest::Error),
+}
+
+/// The connection to the dispatcher, before one has a name.
+#[derive(Debug, Clone)]
+pub(crate) struct Wire {
+    client: Client,
+    base: Url,
+}
+
+impl Wire {
+    pub(crate) fn new(base: Url, ca_file: Option<&Path>) -> Result<Self, SetupError> {
+        let mut builder = Client::builder()
+            // A redirect would carry the token to an address that nobody configured.
+            .redirect(reqwest::redirect::Policy::none())
+            .https_only(true)
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .tcp_keepalive(Duration::from_secs(20))
+            .tcp_user_timeout(Duration::from_secs(30))
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .http2_keep_alive_timeout(Duration::from_secs(10))
+            .user_agent(concat!("invoke-runner/", env!("CARGO_PKG_VERSION")));
+        if let Some(path) = ca_file {
+            builder = builder.tls_certs_only(certificates(path)?);
+        }
+        Ok(Self { client: builder.build().map_err(SetupError::Tls)?, base })
+    }
+
+    pub(crate) fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// The one call without a token.
+    pub(crate) async fn enrol(&self, request: &EnrolRequest) -> Result<Enrolment, Error> {
+        let call = self.request(Method::POST, ENROL).timeout(CALL).json(request);
+        read(send(call).await?).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let mut url = self.base.clone();
+        // A base path is kept: the dispatcher may live behind a prefix.
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        self.client.request(method, url)
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate>, SetupError> {
+    let pem = std::fs::read(path).map_err(|error| SetupError::Read(path.to_owned(), error))?;
+    let found = Certificate::from_pem_bundle(&pem).map_err(SetupError::Tls)?;
+    if found.is_empty() { Err(SetupError::NoCertificate(path.to_owned())) } else { Ok(found) }
+}
+
+/// The dispatcher, as a replica of an enrolled cluster speaks to it.
+pub(crate) struct Upstream {
+    wire: Wire,
+    cluster: ClusterId,
+    runner: RunnerId,
+    key: EncodingKey,
+}
+
+impl Upstream {
+    /// `key` is the cluster's, PKCS#8.
+    pub(crate) fn new(wire: Wire, cluster: ClusterId, runner: RunnerId, key: &[u8]) -> Self {
+        Self { wire, cluster, runner, key: EncodingKey::from_ed_der(key) }
+    }
+
+    pub(crate) async fn amqp_credential(&self) -> Result<AmqpCredential, Error> {
+        self.ask(self.wire.request(Method::POST, AMQP_CREDENTIAL).timeout(CALL)).await
+    }
+
+    pub(crate) async fn contact(&self, request: &ContactRequest) -> Result<ContactResponse, Error> {
+        let patience = Duration::from_secs(request.wait_seconds) + CONTACT_SLACK;
+        self.ask(self.wire.request(Method::POST, CONTACT).timeout(patience).json(request)).await
+    }
+
+    pub(crate) async fn claim(&self, job: JobId) -> Result<Claim, Error> {
+        match self.ask(self.wire.request(Method::POST, &path(CLAIM, job)).timeout(CALL)).await {
+            // `Over` means "or there is none" too; this is how another dispatcher would say it.
+            Err(error) if error.code() == Some(ProblemCode::JobNotFound) => Ok(Claim::Over),
+            answer => answer,
+        }
+    }
+
+    pub(crate) async fn permit(&self, job: JobId, request: &PermitRequest) -> Result<Permit, Error> {
+        self.ask(self.wire.request(Method::POST, &path(PERMIT, job)).timeout(CALL).json(request)).await
+    }
+
+    pub(crate) async fn report(&self, job: JobId, report: &Report) -> Result<(), Error> {
+        self.tell(self.wire.request(Method::POST, &path(REPORT, job)).timeout(CALL).json(report)).await
+    }
+
+    pub(crate) async fn output(&self, job: JobId, query: OutputQuery, log: Bytes) -> Result<OutputAck, Error> {
+        let request = self.wire.request(Method::PUT, &path(OUTPUT, job)).query(&query).body(log);
+        self.ask(request.timeout(UPLOAD)).await
+    }
+
+    pub(crate) async fn complete(&self, job: JobId, request: &CompleteRequest) -> Result<(), Error> {
+        self.tell(self.wire.request(Method::POST, &path(COMPLETE, job)).timeout(CALL).json(request)).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+        read(self.send(request).await?).await
+    }
+
+    async fn tell(&self, request: RequestBuilder) -> Result<(), Error> {
+        self.send(request).await.map(drop)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
+        send(request.bearer_auth(self.token()?)).await
+    }
+
+    /// A new token for each call. One signature costs 20 µs, less than keeping one fresh would.
+    fn token(&self) -> Result<String, Error> {
+        let now = clock::now().as_second();
+        let claims = TokenClaims {
+            sub: self.cluster,
+            aud: TOKEN_AUDIENCE.to_owned(),
+            iat: now,
+            exp: now + MAX_TOKEN_LIFETIME_SECONDS,
+            runner: self.runner.clone(),
+        };
+        jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &self.key).map_err(Error::Sign)
+    }
+}
+
+async fn send(request: RequestBuilder) -> Result<Response, Error> {
+    let response = request.send().await.map_err(Error::Unreachable)?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body = response.bytes().await.map_err(Error::Unreachable)?;
+    Err(serde_json::from_slice(&body).map_or(Error::Strange(status), |problem| Error::Refused(Box::new(problem))))
+}
+
+async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Error> {
+    response.json().await.map_err(Error::Unreachable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: ProblemCode) -> Error {
+        Error::Refused(Box::new(Problem::new(code, "", "")))
+    }
+
+    #[test]
+    fn only_what_can_never_succeed_is_final() {
+        for code in [ProblemCode::JobOver, ProblemCode::OtherPod, ProblemCode::InvalidOutput, ProblemCode::JobNotFound] {
+            assert!(refused(code).is_final(), "{code:?}");
+        }
+        for code in [ProblemCode::Unauthenticated, ProblemCode::Forbidden, ProblemCode::Unavailable, ProblemCode::Internal] {
+            assert!(!refused(code).is_final(), "{code:?}");
+        }
+        assert!(!Error::Strange(StatusCode::NOT_FOUND).is_final(), "a proxy's 404 is not about the job");
+    }
+}
