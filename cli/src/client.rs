@@ -8,18 +8,21 @@ use invoke_protocol::api::{
 };
 use invoke_protocol::id::{ClusterName, JobId};
 use invoke_protocol::job::{Job, JobSpec};
-use invoke_protocol::problem::{self, Problem, ProblemCode};
+use invoke_protocol::problem::{self, Problem};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
+use url::{Host, Url};
 use uuid::Uuid;
 
 use crate::settings::Settings;
 
+mod error;
 mod event_stream;
 mod names;
 mod unreachable;
 
+pub use error::Error;
 pub use event_stream::{EventStream, StreamError};
 pub use unreachable::Cause;
 
@@ -46,108 +49,6 @@ pub struct Client {
     token_origin: String,
 }
 
-/// A call that brought no answer to use.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The program cannot even try.
-    #[error("cannot set up a connection")]
-    Setup(#[source] reqwest::Error),
-    /// Nothing came back.
-    #[error("cannot reach the dispatcher at {url}: {cause}")]
-    Unreachable {
-        /// Where it should be.
-        url: String,
-        /// Who says that it should be there.
-        origin: String,
-        /// Why nothing came back.
-        cause: Box<Cause>,
-    },
-    /// Somebody else answers there.
-    #[error("{url} answered ({status}), but it is not an invoke dispatcher")]
-    NotADispatcher {
-        /// Where.
-        url: String,
-        /// Who says that one should be there.
-        origin: String,
-        /// With what.
-        status: StatusCode,
-    },
-    /// The dispatcher said no.
-    #[error("{}", problem.detail)]
-    Refused {
-        /// In its words.
-        problem: Box<Problem>,
-        /// Where the token came from.
-        token_origin: String,
-    },
-    /// The dispatcher said something that makes no sense.
-    #[error("the dispatcher at {url} gave an answer that makes no sense: {why}")]
-    Nonsense {
-        /// Where it is.
-        url: String,
-        /// What makes no sense.
-        why: String,
-    },
-}
-
-impl Error {
-    /// Whether the same call may succeed a little later.
-    #[must_use]
-    pub fn is_passing(&self) -> bool {
-        match self {
-            Self::Unreachable { cause, .. } => cause.is_passing(),
-            // A load balancer whose dispatchers are being restarted.
-            Self::NotADispatcher { status, .. } => matches!(status.as_u16(), 502..=504),
-            Self::Refused { problem, .. } => problem.status >= 500 || problem.status == 429,
-            Self::Setup(_) | Self::Nonsense { .. } => false,
-        }
-    }
-
-    /// Whether the dispatcher may have done what it was asked to.
-    #[must_use]
-    pub fn may_have_arrived(&self) -> bool {
-        match self {
-            Self::Unreachable { cause, .. } => cause.may_have_arrived(),
-            Self::NotADispatcher { status, .. } => matches!(status.as_u16(), 502..=504),
-            Self::Refused { problem, .. } => problem.code == ProblemCode::Internal,
-            Self::Setup(_) => false,
-            Self::Nonsense { .. } => true,
-        }
-    }
-
-    /// Whether a connection had come about and broke before there was an answer.
-    #[must_use]
-    pub fn is_cut(&self) -> bool {
-        matches!(self, Self::Unreachable { cause, .. } if cause.may_have_arrived())
-    }
-
-    /// What to do now.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Unreachable { cause, origin, .. } => cause.hint(origin),
-            Self::NotADispatcher { origin, .. } => Some(format!(
-                "the address came from {origin}: is it the right one?"
-            )),
-            Self::Refused {
-                problem,
-                token_origin,
-            } => match problem.code {
-                ProblemCode::Unauthenticated => Some(format!("the token came from {token_origin}")),
-                ProblemCode::Internal => Some(format!(
-                    "the dispatcher's log has more under request {}",
-                    problem.request_id
-                )),
-                _ => None,
-            },
-            Self::Nonsense { .. } => {
-                Some("are this program and the dispatcher of versions that fit?".to_owned())
-            }
-            Self::Setup(_) => None,
-        }
-    }
-}
-
 impl Client {
     /// Prepares calls; nothing is sent yet.
     ///
@@ -172,6 +73,10 @@ impl Client {
             .http2_keep_alive_interval(Duration::from_secs(10))
             .http2_keep_alive_timeout(Duration::from_secs(10))
             .dns_resolver(names::SystemNames);
+        if is_this_machine(&settings.url.value) {
+            // A proxy would look for it on its own machine.
+            http = http.no_proxy();
+        }
         if let Some(ca) = &settings.ca {
             let trusted = reqwest::Certificate::from_pem_bundle(&ca.value).map_err(Error::Setup)?;
             http = http.tls_certs_only(trusted);
@@ -234,11 +139,11 @@ impl Client {
         Ok(is_stream.then(|| EventStream::new(response)))
     }
 
-    /// A piece of a job's output log, and the position after its last byte.
+    /// A piece of a job's output log, whole frames from a position on; empty where the log ends.
     ///
     /// # Errors
     /// See [`Error`]. A body that is cut off is [`Error::Unreachable`].
-    pub async fn output(&self, id: JobId, from: u64) -> Result<(Vec<u8>, u64), Error> {
+    pub async fn output(&self, id: JobId, from: u64) -> Result<Vec<u8>, Error> {
         let request = self
             .job_request(Method::GET, api::JOB_OUTPUT, id)
             .query(&OutputQuery { from });
@@ -247,7 +152,7 @@ impl Client {
         let end: Option<u64> = end.and_then(|value| value.to_str().ok()?.parse().ok());
         let log = self.body(response, MAX_OUTPUT_BYTES).await?;
         match end {
-            Some(end) if end.checked_sub(from) == Some(log.len() as u64) => Ok((log, end)),
+            Some(end) if end.checked_sub(from) == Some(log.len() as u64) => Ok(log),
             _ => Err(self.nonsense("a piece of output does not have the length that it claims")),
         }
     }
@@ -387,5 +292,14 @@ impl Client {
             url: self.url.clone(),
             why: why.into(),
         }
+    }
+}
+
+fn is_this_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }

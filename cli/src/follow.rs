@@ -241,7 +241,7 @@ impl<'a> Follow<'a> {
     async fn take_stored(&mut self, job: &Job) -> Result<(), Error> {
         while self.output.position() < job.log_bytes {
             let call = self.client.output(self.job, self.output.position());
-            let (log, _) = meanwhile(&mut self.notices, call)
+            let log = meanwhile(&mut self.notices, call)
                 .await
                 .map_err(Error::Client)?;
             if log.is_empty() {

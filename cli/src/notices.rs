@@ -21,21 +21,29 @@ const REMEMBERED: usize = 8;
 pub struct Notices<'a> {
     printer: &'a Printer,
     quiet_until: Instant,
-    later: Option<Notice>,
+    later: Option<Ordinary>,
     said: VecDeque<String>,
     lost_contact: bool,
     cut_before: bool,
     cut_said: bool,
 }
 
-/// One sentence about a job.
+/// What there is to say about a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Notice {
-    text: String,
-    /// The same for a status line, which is one line long at most.
-    brief: String,
-    /// Whether it is worth a line at once.
-    is_problem: bool,
+enum Notice {
+    /// Something is wrong, or has changed for good: a line at once.
+    AtOnce(String),
+    /// The ordinary way of things, told if it takes long.
+    Later(Ordinary),
+}
+
+/// One sentence in two lengths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Ordinary {
+    /// For a log.
+    line: String,
+    /// For a terminal, where it comes and goes: without what the person knows.
+    status: String,
 }
 
 impl<'a> Notices<'a> {
@@ -68,8 +76,8 @@ impl<'a> Notices<'a> {
             self.say(format!("job {}: its cluster speaks again", job.id));
         }
         match notice(job) {
-            Some(notice) if notice.is_problem => self.say(notice.text),
-            Some(notice) => self.later = Some(notice),
+            Some(Notice::AtOnce(line)) => self.say(line),
+            Some(Notice::Later(ordinary)) => self.later = Some(ordinary),
             None => self.printer.clear_status(),
         }
     }
@@ -98,11 +106,11 @@ impl<'a> Notices<'a> {
 
     /// Says what was kept for later.
     pub fn speak(&mut self) {
-        if let Some(Notice { text, brief, .. }) = self.later.take() {
+        if let Some(Ordinary { line, status }) = self.later.take() {
             if self.printer.is_interactive() {
-                self.printer.status(&format!("invoke: {brief}"));
+                self.printer.status(&format!("invoke: {status}"));
             } else {
-                self.say(text);
+                self.say(line);
             }
         }
     }
@@ -124,28 +132,21 @@ fn notice(job: &Job) -> Option<Notice> {
     match job.state {
         StateName::Queued | StateName::Claimed | StateName::Starting => {
             let reason = job.waiting.as_ref()?;
-            let text = format!("{name}: waiting: {}", reason.message);
-            Some(Notice {
-                text,
-                is_problem: is_problem(reason.code),
+            let status = format!("waiting: {}", reason.message);
+            let line = format!("{name}: {status}");
+            Some(match is_problem(reason.code) {
+                true => Notice::AtOnce(line),
+                false => Notice::Later(Ordinary { line, status }),
             })
         }
-        StateName::ContactLost => {
-            let text = format!(
-                "{name}: nobody there has spoken for it lately; it may still be running, waiting for news"
-            );
-            Some(Notice {
-                text,
-                is_problem: true,
-            })
-        }
+        StateName::ContactLost => Some(Notice::AtOnce(format!(
+            "{name}: nobody there has spoken for it lately; it may still be running, waiting for news"
+        ))),
         StateName::Cancelling => {
             let by = job.cancelled_by.as_deref().unwrap_or("somebody");
-            let text = format!("{name}: {by} asked for it to be cancelled; stopping the command");
-            Some(Notice {
-                text,
-                is_problem: true,
-            })
+            Some(Notice::AtOnce(format!(
+                "{name}: {by} asked for it to be cancelled; stopping the command"
+            )))
         }
         _ => None,
     }

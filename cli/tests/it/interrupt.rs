@@ -9,7 +9,9 @@ use invoke_protocol::job::Job;
 use invoke_protocol::output::EndCause;
 use invoke_protocol::state::StateName;
 
-use crate::fixtures::{ID, Printed, end_event, ended, job_event, queued, route, running};
+use crate::fixtures::{
+    ID, Printed, end_event, ended, job_event, queued, route, running, whole_stream,
+};
 use crate::program::{Bed, signal, spawn, transcript};
 use crate::stub::{Answer, Piece};
 
@@ -136,6 +138,27 @@ impl Terminal {
 }
 
 const CTRL_C: &[u8] = b"\x03";
+
+/// A person sees what a job waits for after a second, on a line that is gone when output comes.
+#[test]
+fn on_a_terminal_a_wait_is_shown_and_taken_away() {
+    let bed = Bed::new();
+    bed.stub
+        .on("POST /v1/jobs", vec![Answer::json(202, &queued())]);
+    let mut pieces = vec![
+        job_event(0, queued()),
+        Piece::Pause(Duration::from_millis(1500)),
+    ];
+    pieces.extend(whole_stream(0, &Printed::nothing().out("pods\n")));
+    bed.stub
+        .on(&route("GET", "/events"), vec![Answer::events(pieces)]);
+    let (code, screen) = Terminal::open(&bed).end();
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        screen,
+        "\r\x1b[2Kinvoke: waiting: it is on its way to the cluster\r\x1b[2Kpods\r\n"
+    );
+}
 
 #[test]
 fn on_a_terminal_ctrl_c_asks() {

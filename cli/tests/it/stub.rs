@@ -11,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use invoke_protocol::api::{JobEvent, OUTPUT_END, SERVER_VERSION};
+use invoke_protocol::output::Frame;
 use invoke_protocol::problem::{Problem, ProblemCode};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
@@ -150,17 +151,29 @@ impl Answer {
                 Body::from_stream(stream(pieces))
             }
             Content::Log => {
-                response = response.header(OUTPUT_END, log.len());
                 let from = seen
                     .query
                     .split('&')
                     .find_map(|pair| pair.strip_prefix("from="));
                 let from: usize = from.map_or(0, |from| from.parse().unwrap());
-                Body::from(log[from..].to_vec())
+                let piece = first_frames(&log[from..]);
+                response = response.header(OUTPUT_END, from + piece.len());
+                Body::from(piece.to_vec())
             }
         };
         response.body(body).unwrap()
     }
+}
+
+/// A few frames, so that a log of any length is asked for in several pieces.
+fn first_frames(log: &[u8]) -> &[u8] {
+    let mut end = 0;
+    while let Ok(Some((_, taken))) = Frame::decode(&log[end..])
+        && end < 1500
+    {
+        end += taken;
+    }
+    &log[..end]
 }
 
 fn stream(pieces: Vec<Piece>) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {

@@ -1,0 +1,108 @@
+//! A call that brought no answer to use.
+
+use invoke_protocol::problem::{Problem, ProblemCode};
+use reqwest::StatusCode;
+
+use super::Cause;
+
+/// A call that brought no answer to use.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program cannot even try.
+    #[error("cannot set up a connection")]
+    Setup(#[source] reqwest::Error),
+    /// Nothing came back.
+    #[error("cannot reach the dispatcher at {url}: {cause}")]
+    Unreachable {
+        /// Where it should be.
+        url: String,
+        /// Who says that it should be there.
+        origin: String,
+        /// Why nothing came back.
+        cause: Box<Cause>,
+    },
+    /// Somebody else answers there.
+    #[error("{url} answered ({status}), but it is not an invoke dispatcher")]
+    NotADispatcher {
+        /// Where.
+        url: String,
+        /// Who says that one should be there.
+        origin: String,
+        /// With what.
+        status: StatusCode,
+    },
+    /// The dispatcher said no.
+    #[error("{}", problem.detail)]
+    Refused {
+        /// In its words.
+        problem: Box<Problem>,
+        /// Where the token came from.
+        token_origin: String,
+    },
+    /// The dispatcher said something that makes no sense.
+    #[error("the dispatcher at {url} gave an answer that makes no sense: {why}")]
+    Nonsense {
+        /// Where it is.
+        url: String,
+        /// What makes no sense.
+        why: String,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed a little later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { cause, .. } => cause.is_passing(),
+            // A load balancer whose dispatchers are being restarted.
+            Self::NotADispatcher { status, .. } => matches!(status.as_u16(), 502..=504),
+            Self::Refused { problem, .. } => problem.status >= 500 || problem.status == 429,
+            Self::Setup(_) | Self::Nonsense { .. } => false,
+        }
+    }
+
+    /// Whether the dispatcher may have done what it was asked to.
+    #[must_use]
+    pub fn may_have_arrived(&self) -> bool {
+        match self {
+            Self::Unreachable { cause, .. } => cause.may_have_arrived(),
+            Self::NotADispatcher { status, .. } => matches!(status.as_u16(), 502..=504),
+            Self::Refused { problem, .. } => problem.code == ProblemCode::Internal,
+            Self::Setup(_) => false,
+            Self::Nonsense { .. } => true,
+        }
+    }
+
+    /// Whether a connection had come about and broke before there was an answer.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        matches!(self, Self::Unreachable { cause, .. } if cause.may_have_arrived())
+    }
+
+    /// What to do now.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { cause, origin, .. } => cause.hint(origin),
+            Self::NotADispatcher { origin, .. } => Some(format!(
+                "the address came from {origin}: is it the right one?"
+            )),
+            Self::Refused {
+                problem,
+                token_origin,
+            } => match problem.code {
+                ProblemCode::Unauthenticated => Some(format!("the token came from {token_origin}")),
+                ProblemCode::Internal => Some(format!(
+                    "the dispatcher's log has more under request {}",
+                    problem.request_id
+                )),
+                _ => None,
+            },
+            Self::Nonsense { .. } => {
+                Some("are this program and the dispatcher of versions that fit?".to_owned())
+            }
+            Self::Setup(_) => None,
+        }
+    }
+}
