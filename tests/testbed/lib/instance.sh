@@ -54,7 +54,8 @@ address_of_api() {
 
 instance_restart() {
     local part=${1:?which part? see testbed status}
-    instance_parts | grep -qx -- "$part" || fail "no such part: $part"
+    # Not `grep -q`, which leaves at the first match: the writer would die of SIGPIPE, and with it the pipeline.
+    instance_parts | grep -x -- "$part" >/dev/null || fail "no such part: $part"
     binaries_locate
     "stop_${part//-/_}"
     start_if_stopped "$part"
