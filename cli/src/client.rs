@@ -10,7 +10,7 @@ use invoke_protocol::id::{ClusterName, JobId};
 use invoke_protocol::job::{Job, JobSpec};
 use invoke_protocol::problem::{self, Problem};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use url::{Host, Url};
 use uuid::Uuid;
@@ -30,7 +30,7 @@ pub use unreachable::Cause;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be silent: three keep-alives of an event stream.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the dispatcher is asked to hold a long-poll; well below [`READ_TIMEOUT`].
+/// How long the dispatcher is asked to hold a long-poll; well below `READ_TIMEOUT`.
 pub const LONG_POLL_SECONDS: u64 = 20;
 /// The longest answer that is read into memory. A page of 500 jobs with the longest commands fits.
 const MAX_ANSWER_BYTES: usize = 512 * 1024 * 1024;

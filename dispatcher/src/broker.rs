@@ -1,9 +1,9 @@
 //! The connection to RabbitMQ, and the one task that owns it.
 //!
 //! ```text
-//!  connect (time-out) ─▶ declare everything ─▶ doubt earlier confirms ─▶ relay the outbox ──┐
-//!    ▲                                                                                     │ any doubt:
-//!    └──────────── back-off 100 ms … 30 s with jitter ◀── drop everything ◀────────────────┘
+//!  connect (time-out) ─▶ declare exchanges ─▶ doubt earlier confirms ─┬▶ declare queues ───┐
+//!    ▲                                                                └▶ relay the outbox ─┤
+//!    └────── back-off 100 ms … 30 s with jitter ◀── drop everything ◀── any doubt ─────────┘
 //! ```
 //!
 //! The client library could reconnect by itself. It does not here: a recovery that nobody sees hides
@@ -14,46 +14,24 @@
 //! A broker that blocks publishers (`connection.blocked`: its memory or disk is full) is not a broken
 //! one: the session stays, takes nothing from the outbox, and says so.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+mod target;
+mod session;
+
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{Stream, StreamExt as _};
-use invoke_protocol::id::ClusterName;
-use invoke_protocol::topology::{
-    COMMAND_EXCHANGE, DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, command_queue,
-};
-use lapin::options::{
-    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions,
-};
-use lapin::tcp::OwnedTLSConfig;
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
-};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use crate::broker_admin::BrokerAdmin;
 use crate::clock;
-use crate::options::{Amqp, QueueType};
 use crate::outbox::Relay;
 use crate::problem::chain;
 use crate::store::{self, clusters};
 
-/// Which RabbitMQ, checked.
-#[derive(Debug, Clone)]
-pub struct Target {
-    pub(crate) uri: AMQPUri,
-    pub(crate) management_url: Url,
-    pub(crate) public_url: String,
-    pub(crate) ca_pem: Option<String>,
-    queue_type: QueueType,
-}
+pub use session::{Delivery, Message, Session};
+pub use target::Target;
 
 /// How it stands, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,71 +87,8 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
-/// What became of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Delivery {
-    /// The broker has it, and answers for it.
-    Taken,
-    /// There is no queue for it. The broker confirms such a message too, and forgets it.
-    Unroutable(String),
-}
-
 /// How long a connection, a declaration or a confirm may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A frozen broker is known after twice this.
-const HEARTBEAT_SECONDS: u16 = 10;
-
-impl Target {
-    /// Checks the options. Without TLS only to this machine.
-    ///
-    /// # Errors
-    /// [`Error::Url`], [`Error::Plain`], [`Error::Ca`].
-    pub fn new(options: &Amqp) -> Result<Self, Error> {
-        let mut uri: AMQPUri = options.amqp_url.parse().map_err(Error::Url)?;
-        if uri.scheme == AMQPScheme::AMQP && !is_loopback(&uri.authority.host) {
-            return Err(Error::Plain(
-                format!("RabbitMQ at {}", uri.authority.host),
-                "amqps://",
-            ));
-        }
-        let management = options.amqp_management_url.host_str().unwrap_or_default();
-        if options.amqp_management_url.scheme() == "http" && !is_loopback(management) {
-            return Err(Error::Plain(
-                format!("RabbitMQ's management API at {management}"),
-                "https://",
-            ));
-        }
-        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        let read = |path: &std::path::PathBuf| {
-            std::fs::read_to_string(path).map_err(|error| Error::Ca(path.clone(), error))
-        };
-        Ok(Self {
-            management_url: options.amqp_management_url.clone(),
-            public_url: public_url(options)?,
-            ca_pem: options.amqp_ca.as_ref().map(read).transpose()?,
-            queue_type: options.amqp_queue_type,
-            uri,
-        })
-    }
-}
-
-/// What runners dial: as it is given, or as we dial it; never with a user.
-fn public_url(options: &Amqp) -> Result<String, Error> {
-    let parsed = options
-        .amqp_public_url
-        .clone()
-        .map_or_else(|| options.amqp_url.parse::<Url>(), Ok);
-    let mut url = parsed.map_err(|error| Error::Url(error.to_string()))?;
-    let without_user = url.set_username("").and_then(|()| url.set_password(None));
-    without_user.map_err(|()| Error::Url("it has no host".to_owned()))?;
-    Ok(url.into())
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
 
 impl Default for Broker {
     fn default() -> Self {
@@ -256,7 +171,6 @@ async fn session(
     let session = Session::open(target, stop.child_token()).await?;
     // Subscribe before anything can go wrong: what happens to a connection is told once.
     let mut events = Box::pin(session.connection.events_listener());
-    declare_all(&session, relay).await?;
     if let Err(error) = admin.set_policy().await {
         tracing::warn!(
             "the limits of the command queues are not set: {}",
@@ -308,13 +222,14 @@ async fn watch_connection(
     Error::Ended
 }
 
-/// Gives every new cluster its queue; returns when that fails.
+/// Gives every cluster its queue, and every new one; returns when that fails. Beside the relay: a
+/// message declares its own queue, and need not wait for a thousand others.
 async fn follow_clusters(session: &Session, relay: &Relay) -> Error {
     loop {
-        relay.broker.clusters.notified().await;
         if let Err(error) = declare_all(session, relay).await {
             return error;
         }
+        relay.broker.clusters.notified().await;
     }
 }
 
@@ -326,241 +241,4 @@ async fn declare_all(session: &Session, relay: &Relay) -> Result<(), Error> {
         session.ensure_queue(&cluster.name).await?;
     }
     Ok(())
-}
-
-/// A connection with everything declared, ready to publish.
-pub struct Session {
-    connection: Connection,
-    channel: Channel,
-    queue_type: QueueType,
-    declared: Mutex<HashSet<ClusterName>>,
-    ended: CancellationToken,
-}
-
-impl Session {
-    async fn open(target: &Target, ended: CancellationToken) -> Result<Self, Error> {
-        let properties =
-            ConnectionProperties::default().with_connection_name("invoke-dispatcher".into());
-        let tls = OwnedTLSConfig {
-            identity: None,
-            cert_chain: target.ca_pem.clone(),
-        };
-        let open = async {
-            let runtime = lapin::runtime::default_runtime()?;
-            let connection =
-                Connection::connect_uri_with_config(target.uri.clone(), properties, tls, runtime)
-                    .await?;
-            let channel = connection.create_channel().await?;
-            channel
-                .confirm_select(ConfirmSelectOptions::default())
-                .await?;
-            let session = Self {
-                connection,
-                channel,
-                queue_type: target.queue_type,
-                declared: Mutex::default(),
-                ended,
-            };
-            session.declare_exchanges().await?;
-            Ok(session)
-        };
-        tokio::time::timeout(PATIENCE, open)
-            .await
-            .map_err(|_| Error::Slow("connecting"))?
-    }
-
-    /// Whether the broker takes nothing at the moment.
-    #[must_use]
-    pub fn is_blocked(&self) -> bool {
-        self.connection.status().blocked()
-    }
-
-    /// Cancelled when no more is to be published: the connection is in doubt, or the program stops.
-    #[must_use]
-    pub const fn ended(&self) -> &CancellationToken {
-        &self.ended
-    }
-
-    /// Publishes one message to a cluster's queue and waits until the broker answers for it.
-    ///
-    /// # Errors
-    /// [`Error`]: whether the broker has it is unknown, and the session must end.
-    pub async fn publish(
-        &self,
-        cluster: &ClusterName,
-        id: &str,
-        message: &[u8],
-    ) -> Result<Delivery, Error> {
-        self.ensure_queue(cluster).await?;
-        // `mandatory`: without it the broker confirms a message that no queue takes, and drops it.
-        let options = BasicPublishOptions {
-            mandatory: true,
-            immediate: false,
-        };
-        let properties = BasicProperties::default()
-            // 2, persistent: it outlives a restart of the broker.
-            .with_delivery_mode(2)
-            .with_content_type("application/json".into())
-            .with_message_id(id.into());
-        let key = command_queue(cluster).into();
-        let confirm = self
-            .channel
-            .basic_publish(COMMAND_EXCHANGE.into(), key, options, message, properties)
-            .await?;
-        match self.confirmed(confirm).await? {
-            Confirmation::Ack(None) => Ok(Delivery::Taken),
-            Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
-                // Somebody deleted the queue or its binding: declare it before the next message.
-                self.declared().remove(cluster);
-                Ok(Delivery::Unroutable(returned.reply_text.to_string()))
-            }
-            Confirmation::Nack(None) | Confirmation::NotRequested => Err(Error::Nacked),
-        }
-    }
-
-    /// Waits for a confirm; not long, unless the broker has said that it will be.
-    async fn confirmed(&self, mut confirm: lapin::PublisherConfirm) -> Result<Confirmation, Error> {
-        loop {
-            match tokio::time::timeout(PATIENCE, &mut confirm).await {
-                Ok(confirmation) => return Ok(confirmation?),
-                Err(_elapsed) if self.is_blocked() && !self.ended.is_cancelled() => {}
-                Err(_elapsed) => return Err(Error::Slow("a confirm")),
-            }
-        }
-    }
-
-    /// All exchanges, and where dead letters go.
-    async fn declare_exchanges(&self) -> Result<(), Error> {
-        // Durable: a restart of the broker must not unbind every cluster.
-        let durable = ExchangeDeclareOptions {
-            durable: true,
-            ..ExchangeDeclareOptions::default()
-        };
-        let plain = FieldTable::default;
-        // Direct: one cluster, one key. Fanout: whatever is dead goes to the one place.
-        let kinds = [
-            (COMMAND_EXCHANGE, ExchangeKind::Direct),
-            (DEAD_LETTER_EXCHANGE, ExchangeKind::Fanout),
-        ];
-        for (exchange, kind) in kinds {
-            self.channel
-                .exchange_declare(exchange.into(), kind, durable, plain())
-                .await?;
-        }
-        self.declare_queue(DEAD_LETTER_QUEUE, plain()).await?;
-        let (queue, exchange) = (DEAD_LETTER_QUEUE.into(), DEAD_LETTER_EXCHANGE.into());
-        self.channel
-            .queue_bind(
-                queue,
-                exchange,
-                "".into(),
-                QueueBindOptions::default(),
-                plain(),
-            )
-            .await?;
-        Ok(())
-    }
-
-    /// A cluster's queue with its binding, once a session.
-    async fn ensure_queue(&self, cluster: &ClusterName) -> Result<(), Error> {
-        if self.declared().contains(cluster) {
-            return Ok(());
-        }
-        let queue = command_queue(cluster);
-        let mut arguments = FieldTable::default();
-        // What a runner rejects, or fails on again and again, is kept for people to look at.
-        let exchange = AMQPValue::LongString(DEAD_LETTER_EXCHANGE.into());
-        arguments.insert("x-dead-letter-exchange".into(), exchange);
-        self.declare_queue(&queue, arguments).await?;
-        let (name, key) = (queue.as_str().into(), queue.as_str().into());
-        let bind = self.channel.queue_bind(
-            name,
-            COMMAND_EXCHANGE.into(),
-            key,
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        );
-        tokio::time::timeout(PATIENCE, bind)
-            .await
-            .map_err(|_| Error::Slow("binding a queue"))??;
-        self.declared().insert(cluster.clone());
-        Ok(())
-    }
-
-    async fn declare_queue(&self, name: &str, mut arguments: FieldTable) -> Result<(), Error> {
-        // Quorum: written to disk on most nodes before the confirm. Given always, because a broker's
-        // default may be another, and one that differs later is refused.
-        let queue_type = AMQPValue::LongString(self.queue_type.as_str().into());
-        arguments.insert("x-queue-type".into(), queue_type);
-        let options = QueueDeclareOptions {
-            // Orders wait through a restart of the broker.
-            durable: true,
-            // Several replicas of a runner consume it, and it waits when there is none.
-            exclusive: false,
-            // A cluster that is offline has no consumer, and its orders must not go with it.
-            auto_delete: false,
-            passive: false,
-            nowait: false,
-        };
-        let declare = self.channel.queue_declare(name.into(), options, arguments);
-        tokio::time::timeout(PATIENCE, declare)
-            .await
-            .map_err(|_| Error::Slow("declaring a queue"))??;
-        Ok(())
-    }
-
-    fn declared(&self) -> std::sync::MutexGuard<'_, HashSet<ClusterName>> {
-        self.declared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn amqp(url: &str, management: &str) -> Amqp {
-        Amqp {
-            amqp_url: url.to_owned(),
-            amqp_public_url: None,
-            amqp_management_url: management.parse().unwrap(),
-            amqp_ca: None,
-            amqp_queue_type: QueueType::Quorum,
-        }
-    }
-
-    #[test]
-    fn clear_text_stays_on_this_machine() {
-        let local = "http://localhost:15672";
-        for url in [
-            "amqp://localhost:5672/%2f",
-            "amqp://127.0.0.1/%2f",
-            "amqp://[::1]/%2f",
-            "amqps://rabbit.example/%2f",
-        ] {
-            assert!(Target::new(&amqp(url, local)).is_ok(), "{url}");
-        }
-        for url in [
-            "amqp://rabbit.example/%2f",
-            "amqp://10.0.0.1/%2f",
-            "amqp://localhost.example/%2f",
-        ] {
-            assert!(
-                matches!(Target::new(&amqp(url, local)), Err(Error::Plain(..))),
-                "{url}"
-            );
-        }
-        let remote = amqp("amqps://rabbit.example/%2f", "http://rabbit.example:15672");
-        assert!(matches!(Target::new(&remote), Err(Error::Plain(..))));
-    }
-
-    /// Runners have a user of their own.
-    #[test]
-    fn runners_are_not_given_our_password() {
-        let target = Target::new(&amqp(
-            "amqps://admin:secret@rabbit.example:5671/%2f",
-            "https://rabbit.example",
-        ))
-        .unwrap();
-        assert_eq!(target.public_url, "amqps://rabbit.example:5671/%2f");
-    }
 }

@@ -68,9 +68,17 @@ pub fn openapi() -> serde_json::Result<String> {
     app::openapi().to_pretty_json()
 }
 
+/// The library prints a message that the broker returned whole, and in it is the command.
+const NEVER_LOGGED: &str = "lapin::returned_messages=off";
+
 fn start_log(log: &Log) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&log.filter)
-        .with_context(|| format!("--log {:?} is no filter", log.filter))?;
+        .with_context(|| format!("--log {:?} is no filter", log.filter))?
+        .add_directive(
+            NEVER_LOGGED
+                .parse()
+                .context("cannot keep commands out of the log")?,
+        );
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -23,7 +23,7 @@ pub struct Cli {
 pub enum Command {
     /// Serve until SIGTERM or SIGINT; a second signal ends at once
     ///
-    /// Example: invoke-dispatcher serve --listen 0.0.0.0:8443 --public-url https://invoke.example.com:8443
+    /// Example: invoke-dispatcher serve --listen 0.0.0.0:8443 --data-dir /var/lib/invoke
     Serve(Box<Options>),
     /// Print the OpenAPI document of the HTTP interface, as JSON
     ///

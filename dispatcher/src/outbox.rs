@@ -7,21 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use invoke_protocol::state::JobState;
 
-use crate::broker::{Broker, Delivery, Error, Session};
+use crate::broker::{Broker, Delivery, Error, Message, Session};
 use crate::clock;
 use crate::problem::chain;
-use crate::signing::Signer;
+use crate::signing::{self, Signer};
 use crate::store::jobs::{self, StoredJob};
 use crate::store::outbox::Leased;
 use crate::store::{self, Store};
 
-/// How many messages may wait for their confirm at once.
-const WINDOW: usize = 32;
-
-/// How many jobs are taken from the outbox at once.
+/// How many jobs are taken from the outbox, and wait for their confirm, at once.
 const BATCH: u32 = 64;
 
 /// How long to wait without a hint: what rests after a failure is due again by then, or another
@@ -66,30 +62,43 @@ impl Relay {
         }
         let leased = self.store.lease_unsent(BATCH, clock::now()).await?;
         let taken = leased.len();
-        let sent = futures::stream::iter(leased)
-            .map(|leased| self.send(session, leased))
-            .buffer_unordered(WINDOW);
-        let sent: Vec<Result<(), Error>> = sent.collect().await;
-        sent.into_iter()
-            .collect::<Result<(), Error>>()
-            .map(|()| taken)
+        let mut batch = Vec::with_capacity(taken);
+        for leased in leased {
+            batch.extend(self.prepare(leased).await?.map(|message| (leased, message)));
+        }
+        let (leased, messages): (Vec<Leased>, Vec<Message>) = batch.into_iter().unzip();
+        let deliveries = session.publish(&messages).await;
+        let mut verdict = Ok(taken);
+        for (leased, delivery) in leased.into_iter().zip(deliveries) {
+            if let Err(error) = self.settle(leased, delivery).await {
+                verdict = Err(error);
+            }
+        }
+        verdict
     }
 
-    async fn send(&self, session: &Session, leased: Leased) -> Result<(), Error> {
+    /// The message, if the job still needs one.
+    async fn prepare(&self, leased: Leased) -> Result<Option<Message>, Error> {
         let Some(job) = self.still_queued(leased).await? else {
-            return Ok(self.store.drop_unsent(leased.job).await?);
+            self.store.drop_unsent(leased.job).await?;
+            return Ok(None);
         };
-        let message = match self.message(&job) {
-            Ok(message) => message,
-            Err(error) => return self.give_back(leased, &chain(&error)).await,
-        };
-        match session
-            .publish(&job.cluster_name, &job.id.to_string(), &message)
-            .await
-        {
-            Ok(Delivery::Taken) => Ok(self.store.mark_sent(job.id, clock::now()).await?),
+        match self.message(&job) {
+            Ok(message) => Ok(Some(message)),
+            Err(error) => {
+                tracing::error!(job.id = %job.id, "job {} cannot be signed: {}", job.id, chain(&error));
+                self.give_back(leased, &chain(&error)).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn settle(&self, leased: Leased, delivery: Result<Delivery, Error>) -> Result<(), Error> {
+        let job = leased.job;
+        match delivery {
+            Ok(Delivery::Taken) => Ok(self.store.mark_sent(job, clock::now()).await?),
             Ok(Delivery::Unroutable(why)) => {
-                tracing::warn!(job.id = %job.id, "RabbitMQ has no queue for job {}: {why}", job.id);
+                tracing::warn!(job.id = %job, "RabbitMQ has no queue for job {job}: {why}");
                 self.give_back(leased, &format!("RabbitMQ has no queue for it: {why}"))
                     .await
             }
@@ -108,8 +117,13 @@ impl Relay {
     }
 
     /// Signed when it is sent, not when it was stored: the key that signs is the one of today.
-    fn message(&self, job: &StoredJob) -> Result<Vec<u8>, crate::signing::Error> {
-        Ok(serde_json::to_vec(&self.signer.sign(job)?)?)
+    fn message(&self, job: &StoredJob) -> Result<Message, signing::Error> {
+        let body = serde_json::to_vec(&self.signer.sign(job)?)?;
+        Ok(Message {
+            cluster: job.cluster_name.clone(),
+            id: job.id.to_string(),
+            body,
+        })
     }
 
     async fn give_back(&self, leased: Leased, why: &str) -> Result<(), Error> {

@@ -92,7 +92,6 @@ const MAX_RACES: u32 = 8;
 /// # Errors
 /// [`Error`]; nothing of the upload was acknowledged.
 pub async fn append(store: &Store, blobs: &Blobs, upload: &Upload) -> Result<u64, Error> {
-    frames(&upload.log).try_for_each(|frame| frame.map(drop))?;
     for _ in 0..MAX_RACES {
         let job = find(store, upload).await?;
         let Some(rest) = not_yet_stored(&job, upload)? else {

@@ -1,7 +1,7 @@
 //! Everything durable but blobs. All SQL is under here, one file a table.
 //!
 //! One SQL text serves both engines: `$1` parameters, `ON CONFLICT`, `RETURNING` and partial indexes
-//! mean the same to SQLite and PostgreSQL. The macro [`sql!`] runs a text on whichever engine a
+//! mean the same to SQLite and PostgreSQL. The macro `sql!` runs a text on whichever engine a
 //! [`Session`] is of, with that engine's own types, so nothing is lost to a common denominator.
 //! Only the schemas differ, in their column types: `migrations/sqlite`, `migrations/postgres`.
 //!

@@ -20,7 +20,12 @@ pub fn reason(job: &StoredJob, broker: &Health, now: Timestamp) -> Option<Reason
         return None;
     }
     let cluster = &job.cluster_name;
-    let until = job.start_deadline.strftime("%Y-%m-%d %H:%M:%S UTC");
+    let patience = if now < job.start_deadline {
+        let until = job.start_deadline.strftime("%Y-%m-%d %H:%M:%S UTC");
+        format!("; the job waits until {until}")
+    } else {
+        String::new()
+    };
     let (code, message) = match (
         cluster_state(job.cluster_last_contact, now),
         job.cluster_last_contact,
@@ -28,16 +33,14 @@ pub fn reason(job: &StoredJob, broker: &Health, now: Timestamp) -> Option<Reason
         (ClusterState::Offline, Some(last)) => (
             ReasonCode::ClusterOffline,
             format!(
-                "cluster {cluster} has been offline since {} ({}); the job waits until {until}",
+                "cluster {cluster} has been offline since {} ({}){patience}",
                 last.strftime("%Y-%m-%d %H:%M:%S UTC"),
                 for_people(seconds_between(last, now)),
             ),
         ),
         (ClusterState::NeverConnected | ClusterState::Offline, _) => (
             ReasonCode::ClusterNeverConnected,
-            format!(
-                "no runner has ever connected for cluster {cluster}; the job waits until {until}"
-            ),
+            format!("no runner has ever connected for cluster {cluster}{patience}"),
         ),
         (ClusterState::Connected, _) => match &job.reported_waiting {
             Some(reported) => return Some(reported.clone()),

@@ -218,6 +218,9 @@ pub enum IncompleteReason {
     NotUploaded,
     /// The pod was gone before its shim could report the end: nobody knows how much is missing.
     PodGone,
+    /// One that was made after this program.
+    #[serde(other)]
+    Unknown,
 }
 
 #[cfg(test)]

@@ -52,7 +52,9 @@ pub fn run(options: Options) -> ExitCode {
 
 fn start_logging(log: &Log) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&log.filter).context("--log is no log filter")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match log.format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
@@ -77,21 +79,44 @@ async fn until_stopped(options: Options) -> anyhow::Result<()> {
 }
 
 async fn live(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
-    let Options { dispatcher, replica, doors, log: _ } = options;
+    let Options {
+        dispatcher,
+        replica,
+        doors,
+        log: _,
+    } = options;
     let config = Arc::new(Config::load(&replica.config_file)?);
-    let wire = Wire::new(dispatcher.dispatcher_url, dispatcher.dispatcher_ca_file.as_deref())?;
-    let Doors { shim_listen, shim_door, health_listen } = doors;
+    let wire = Wire::new(
+        dispatcher.dispatcher_url,
+        dispatcher.dispatcher_ca_file.as_deref(),
+    )?;
+    let Doors {
+        shim_listen,
+        shim_door,
+        health_listen,
+    } = doors;
     let shims = listen(shim_listen).await?;
     let (ready, readiness) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(health::answer(listen(health_listen).await?, readiness));
 
     // Who we are, and whose orders we follow.
-    let client = Client::try_default().await.context("this program runs in a pod, with a ServiceAccount")?;
-    let keeper = Keeper::new(Api::namespaced(client.clone(), &replica.pod_namespace), replica.identity_secret);
+    let client = Client::try_default()
+        .await
+        .context("this program runs in a pod, with a ServiceAccount")?;
+    let keeper = Keeper::new(
+        Api::namespaced(client.clone(), &replica.pod_namespace),
+        replica.identity_secret,
+    );
     let enrolled = async {
         let identity = identity(&keeper).await;
-        let enrolment = enrolment::enrol(&wire, &keeper, &identity, dispatcher.join_token_file.as_deref()).await;
+        let enrolment = enrolment::enrol(
+            &wire,
+            &keeper,
+            &identity,
+            dispatcher.join_token_file.as_deref(),
+        )
+        .await;
         (identity, enrolment)
     };
     let (identity, enrolment) = tokio::select! {
@@ -99,7 +124,12 @@ async fn live(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
         () = stop.cancelled() => return Ok(()),
     };
     let runner = RunnerId(replica.pod_name.clone());
-    let upstream = Arc::new(Upstream::new(wire, enrolment.cluster, runner, &identity.cluster_key));
+    let upstream = Arc::new(Upstream::new(
+        wire,
+        enrolment.cluster,
+        runner,
+        &identity.cluster_key,
+    ));
     let trust = Trust::new(&enrolment);
 
     // What the parts tell each other.
@@ -109,11 +139,23 @@ async fn live(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
 
     // Pods: made, watched, cleaned up.
     let pods: Api<Pod> = Api::namespaced(client.clone(), &config.jobs_namespace);
-    let door = DoorName { service: shim_door, ca: identity.door_certificate.clone() };
+    let door = DoorName {
+        service: shim_door,
+        ca: identity.door_certificate.clone(),
+    };
     let pool = Pool::new(pods.clone(), Arc::clone(&config), door);
-    tasks.spawn(pod_watch::keep(pods, pool.clone(), Arc::clone(&upstream), live_sender));
+    tasks.spawn(pod_watch::keep(
+        pods,
+        pool.clone(),
+        Arc::clone(&upstream),
+        live_sender,
+    ));
     tasks.spawn(janitor::keep(pool.clone(), Arc::clone(&upstream)));
-    tasks.spawn(contact::keep(Arc::clone(&upstream), config.summaries(), cancelling_sender));
+    tasks.spawn(contact::keep(
+        Arc::clone(&upstream),
+        config.summaries(),
+        cancelling_sender,
+    ));
 
     // Shims: let in before there are orders that could make one.
     let relay = Relay {
@@ -128,20 +170,40 @@ async fn live(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
         stop: stop.clone(),
     };
     let tls = relay::tls(&identity.door_certificate, &identity.door_key)?;
-    let serving = tokio::spawn(relay::serve(shims, tls, relay::routes(Arc::new(relay)), stop.clone()));
+    let serving = tokio::spawn(relay::serve(
+        shims,
+        tls,
+        relay::routes(Arc::new(relay)),
+        stop.clone(),
+    ));
     ready.send_replace(true);
 
     // Orders, from the queue to their start.
-    let slots = Slots::new(config.max_jobs, live);
-    let starter = Starter { trust, config, upstream: Arc::clone(&upstream), slots, pool, granted };
-    let inbox = Inbox { upstream, starter: Arc::new(starter), name: replica.pod_name };
+    let at_once = config.max_jobs;
+    let slots = Slots::new(at_once, live);
+    let starter = Starter {
+        trust,
+        config,
+        upstream: Arc::clone(&upstream),
+        slots,
+        pool,
+        granted,
+    };
+    let inbox = Inbox {
+        at_once,
+        upstream,
+        starter: Arc::new(starter),
+        name: replica.pod_name,
+    };
     inbox.run(stop).await;
     // In reverse: what is held goes back to the queue above, then the shims are seen off.
     serving.await.context("the door for shims broke")
 }
 
 async fn listen(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
 }
 
 /// The Secret is Kubernetes' to give: without it nothing can be done, so it is waited for.
@@ -162,7 +224,10 @@ struct Signals {
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) {

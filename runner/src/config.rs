@@ -85,19 +85,28 @@ impl Config {
     /// # Errors
     /// [`Error`], with the name of the field that is wrong.
     pub(crate) fn load(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?;
         Self::parse(&text)
     }
 
     fn parse(text: &str) -> Result<Self, Error> {
-        let config: Self = serde_saphyr::from_str(text).map_err(|error| Error::Parse(error.to_string()))?;
-        if !config.profiles.contains_key(&ProfileName::default_profile()) {
+        let config: Self =
+            serde_saphyr::from_str(text).map_err(|error| Error::Parse(error.to_string()))?;
+        if !config
+            .profiles
+            .contains_key(&ProfileName::default_profile())
+        {
             return Err(Error::NoDefault);
         }
         if config.max_jobs == 0 {
             return Err(Error::NoJobs);
         }
-        match config.profiles.iter().find(|(_, profile)| profile.max_run_seconds == 0) {
+        match config
+            .profiles
+            .iter()
+            .find(|(_, profile)| profile.max_run_seconds == 0)
+        {
             Some((name, _)) => Err(Error::NoTime(name.clone())),
             None => Ok(config),
         }
@@ -164,11 +173,17 @@ profiles:
             ("maxJobs: 50", "maxJobs: 0", "maxJobs"),
             ("maxRunSeconds: 60", "maxRunSeconds: 0", "nightly"),
             ("  default:", "  standard:", "default"),
-            ("imagePullPolicy: Never", "imagePullPolicy: Sometimes", "Sometimes"),
+            (
+                "imagePullPolicy: Never",
+                "imagePullPolicy: Sometimes",
+                "Sometimes",
+            ),
             ("  nightly:", "  Nightly!:", "Nightly!"),
         ];
         for (right, wrong, named) in cases {
-            let error = Config::parse(&CHART.replace(right, wrong)).unwrap_err().to_string();
+            let error = Config::parse(&CHART.replace(right, wrong))
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(named), "{wrong}: {error}");
         }
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use invoke_protocol::shim::EXIT_REFUSED;
 use invoke_protocol::state::{Reason, ReasonCode};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStateWaiting, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStateWaiting, Pod, PodStatus,
+};
 use kube::ResourceExt as _;
 
 /// What to tell the dispatcher about a pod.
@@ -35,14 +37,17 @@ const REFUSED_WORDS: Duration = Duration::from_secs(20);
 
 /// Judges a pod that exists.
 pub(crate) fn diagnose(pod: &Pod, now: Timestamp) -> Diagnosis {
-    let Some(status) = &pod.status else { return Diagnosis::Fine };
+    let Some(status) = &pod.status else {
+        return Diagnosis::Fine;
+    };
     // It is on its way out: its end, or its disappearance, will say more.
     if pod.metadata.deletion_timestamp.is_some() {
         return Diagnosis::Fine;
     }
     match status.phase.as_deref() {
-        // The shim leaves with 0 only after the end of its command is on record.
-        Some("Succeeded") => Diagnosis::Fine,
+        // The shim leaves with 0 only after the end of its command is on record: then the dispatcher knows
+        // better than this. If it does not, there is no success.
+        Some("Succeeded") => Diagnosis::Failed(why_ended(status, None)),
         Some("Failed") => ended(status, now),
         _ => waiting(pod, status, now),
     }
@@ -50,8 +55,15 @@ pub(crate) fn diagnose(pod: &Pod, now: Timestamp) -> Diagnosis {
 
 /// What to say of a pod that is gone.
 pub(crate) fn gone(pod: &Pod) -> Reason {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("no node");
-    let words = format!("pod {} (on {node}) was deleted before its command's end was reported", pod.name_any());
+    let node = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.node_name.as_deref())
+        .unwrap_or("no node");
+    let words = format!(
+        "pod {} (on {node}) was deleted before its command's end was reported",
+        pod.name_any()
+    );
     Reason::new(ReasonCode::PodGone, words)
 }
 
@@ -62,25 +74,44 @@ fn waiting(pod: &Pod, status: &PodStatus, now: Timestamp) -> Diagnosis {
     let Some(waiting) = container_state(status).and_then(|state| state.waiting.as_ref()) else {
         return Diagnosis::Fine;
     };
-    let since = status.start_time.as_ref().or(pod.metadata.creation_timestamp.as_ref());
+    let since = status
+        .start_time
+        .as_ref()
+        .or(pod.metadata.creation_timestamp.as_ref());
     let age = since.map_or(Duration::ZERO, |since| elapsed(since.0, now));
     container_waits(waiting, age)
 }
 
 fn unschedulable(status: &PodStatus) -> Option<&str> {
     let conditions = status.conditions.as_deref().unwrap_or_default();
-    let scheduled = conditions.iter().find(|condition| condition.type_ == "PodScheduled")?;
-    let refused = scheduled.status == "False" && scheduled.reason.as_deref() == Some("Unschedulable");
-    refused.then(|| scheduled.message.as_deref().unwrap_or("the scheduler finds no node"))
+    let scheduled = conditions
+        .iter()
+        .find(|condition| condition.type_ == "PodScheduled")?;
+    let refused =
+        scheduled.status == "False" && scheduled.reason.as_deref() == Some("Unschedulable");
+    refused.then(|| {
+        scheduled
+            .message
+            .as_deref()
+            .unwrap_or("the scheduler finds no node")
+    })
 }
 
 fn container_waits(waiting: &ContainerStateWaiting, age: Duration) -> Diagnosis {
     let reason = waiting.reason.as_deref().unwrap_or_default();
     let said = waiting.message.as_deref().unwrap_or_default();
-    let words = if said.is_empty() { reason.to_owned() } else { format!("{reason}: {said}") };
+    let words = if said.is_empty() {
+        reason.to_owned()
+    } else {
+        format!("{reason}: {said}")
+    };
     match reason {
-        "InvalidImageName" | "ErrImageNeverPull" => Diagnosis::Failed(Reason::new(ReasonCode::ImagePull, words)),
-        "ImagePullBackOff" if age >= SECOND_PULL => Diagnosis::Failed(Reason::new(ReasonCode::ImagePull, words)),
+        "InvalidImageName" | "ErrImageNeverPull" => {
+            Diagnosis::Failed(Reason::new(ReasonCode::ImagePull, words))
+        }
+        "ImagePullBackOff" if age >= SECOND_PULL => {
+            Diagnosis::Failed(Reason::new(ReasonCode::ImagePull, words))
+        }
         "ErrImagePull" | "ImagePullBackOff" | "ImageInspectError" | "RegistryUnavailable" => {
             Diagnosis::Waiting(Reason::new(ReasonCode::ImagePull, words))
         }
@@ -107,22 +138,39 @@ fn ended(status: &PodStatus, now: Timestamp) -> Diagnosis {
 
 fn why_ended(status: &PodStatus, terminated: Option<&ContainerStateTerminated>) -> Reason {
     if let Some(end) = terminated.filter(|end| end.reason.as_deref() == Some("OOMKilled")) {
-        let words = format!("the container was killed because it used more memory than its limit (exit code {})", end.exit_code);
+        let words = format!(
+            "the container was killed because it used more memory than its limit (exit code {})",
+            end.exit_code
+        );
         return Reason::new(ReasonCode::OutOfMemory, words);
     }
     if let Some(reason) = status.reason.as_deref() {
         // Evicted, DeadlineExceeded, Shutdown, Preempting …: the kubelet's own words.
-        let words = format!("{reason}: {}", status.message.as_deref().unwrap_or("the kubelet says no more"));
+        let words = format!(
+            "{reason}: {}",
+            status
+                .message
+                .as_deref()
+                .unwrap_or("the kubelet says no more")
+        );
         return Reason::new(ReasonCode::PodFailed, words);
     }
     let words = match terminated {
-        None => "the pod ended, and nobody says how".to_owned(),
+        None => "the pod ended, and nobody reported how its command did".to_owned(),
         Some(end) if end.exit_code == i32::from(EXIT_REFUSED) => {
-            "the pod ended without starting its command, or without anybody who wanted its end".to_owned()
+            "the pod ended without starting its command, or without anybody who wanted its end"
+                .to_owned()
         }
         Some(end) => {
-            let said = end.message.as_deref().or(end.reason.as_deref()).unwrap_or("no reason given");
-            format!("the pod's shim ended with exit code {} before it reported the command's end: {said}", end.exit_code)
+            let said = end
+                .message
+                .as_deref()
+                .or(end.reason.as_deref())
+                .unwrap_or("no reason given");
+            format!(
+                "the pod's shim ended with exit code {} before it reported the command's end: {said}",
+                end.exit_code
+            )
         }
     };
     Reason::new(ReasonCode::PodFailed, words)
@@ -144,7 +192,7 @@ mod tests {
 
     const START: &str = "2026-11-22T10:00:00Z";
 
-    fn after(status: Value, seconds: i64) -> Diagnosis {
+    fn after(status: &Value, seconds: i64) -> Diagnosis {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "invoke-x", "creationTimestamp": START},
             "spec": {"containers": [], "nodeName": "node-1"},
@@ -155,18 +203,22 @@ mod tests {
         diagnose(&pod, start + jiff::SignedDuration::from_secs(seconds))
     }
 
-    fn container(state: Value) -> Value {
-        let phase = if state.get("terminated").is_some() { "Failed" } else { "Pending" };
+    fn container(state: &Value) -> Value {
+        let phase = if state.get("terminated").is_some() {
+            "Failed"
+        } else {
+            "Pending"
+        };
         let status = json!({"name": "command", "ready": false, "image": "", "imageID": "", "restartCount": 0, "state": state});
         json!({"phase": phase, "startTime": START, "containerStatuses": [status]})
     }
 
     fn waits(reason: &str) -> Value {
-        container(json!({"waiting": {"reason": reason, "message": "the kubelet's words"}}))
+        container(&json!({"waiting": {"reason": reason, "message": "the kubelet's words"}}))
     }
 
     fn terminated(code: i32, reason: &str) -> Value {
-        container(json!({"terminated": {"exitCode": code, "reason": reason, "finishedAt": START}}))
+        container(&json!({"terminated": {"exitCode": code, "reason": reason, "finishedAt": START}}))
     }
 
     fn code(diagnosis: Diagnosis) -> (&'static str, Option<ReasonCode>) {
@@ -189,26 +241,43 @@ mod tests {
             ("ImagePullBackOff", 13, "failed", Some(ImagePull)),
             ("ErrImageNeverPull", 0, "failed", Some(ImagePull)),
             ("InvalidImageName", 0, "failed", Some(ImagePull)),
-            ("CreateContainerConfigError", 0, "failed", Some(ContainerCreate)),
+            (
+                "CreateContainerConfigError",
+                0,
+                "failed",
+                Some(ContainerCreate),
+            ),
             ("CreateContainerError", 0, "failed", Some(ContainerCreate)),
             ("RunContainerError", 0, "failed", Some(ContainerCreate)),
         ];
         for (reason, seconds, kind, expected) in cases {
-            assert_eq!(code(after(waits(reason), seconds)), (kind, expected), "{reason} after {seconds} s");
+            assert_eq!(
+                code(after(&waits(reason), seconds)),
+                (kind, expected),
+                "{reason} after {seconds} s"
+            );
         }
     }
 
     #[test]
     fn the_components_own_words_are_passed_on() {
-        let Diagnosis::Failed(reason) = after(waits("ErrImageNeverPull"), 0) else { panic!() };
+        let Diagnosis::Failed(reason) = after(&waits("ErrImageNeverPull"), 0) else {
+            panic!()
+        };
         assert_eq!(reason.message, "ErrImageNeverPull: the kubelet's words");
     }
 
     #[test]
     fn the_schedulers_sentence_comes_at_once() {
         let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"});
-        let diagnosis = after(json!({"phase": "Pending", "conditions": [condition]}), 0);
-        assert_eq!(diagnosis, Diagnosis::Waiting(Reason::new(ReasonCode::PodUnschedulable, "0/1 nodes are available")));
+        let diagnosis = after(&json!({"phase": "Pending", "conditions": [condition]}), 0);
+        assert_eq!(
+            diagnosis,
+            Diagnosis::Waiting(Reason::new(
+                ReasonCode::PodUnschedulable,
+                "0/1 nodes are available"
+            ))
+        );
     }
 
     #[test]
@@ -220,19 +289,33 @@ mod tests {
             (terminated(137, "Error"), 1, "fine", None),
             (terminated(125, "Error"), 5, "fine", None),
             (terminated(125, "Error"), 25, "failed", Some(PodFailed)),
-            (json!({"phase": "Failed", "reason": "Evicted", "message": "the node was low on memory"}), 0, "failed", Some(PodFailed)),
-            (json!({"phase": "Succeeded"}), 60, "fine", None),
+            (
+                json!({"phase": "Failed", "reason": "Evicted", "message": "the node was low on memory"}),
+                0,
+                "failed",
+                Some(PodFailed),
+            ),
+            (json!({"phase": "Succeeded"}), 0, "failed", Some(PodFailed)),
             (json!({"phase": "Running"}), 60, "fine", None),
         ];
         for (status, seconds, kind, expected) in cases {
-            assert_eq!(code(after(status.clone(), seconds)), (kind, expected), "{status} after {seconds} s");
+            assert_eq!(
+                code(after(&status, seconds)),
+                (kind, expected),
+                "{status} after {seconds} s"
+            );
         }
     }
 
     #[test]
     fn an_eviction_is_told_in_the_kubelets_words() {
         let status = json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."});
-        let Diagnosis::Failed(reason) = after(status, 0) else { panic!() };
-        assert_eq!(reason.message, "Evicted: The node was low on resource: memory.");
+        let Diagnosis::Failed(reason) = after(&status, 0) else {
+            panic!()
+        };
+        assert_eq!(
+            reason.message,
+            "Evicted: The node was low on resource: memory."
+        );
     }
 }

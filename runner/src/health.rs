@@ -24,6 +24,9 @@ async fn readiness(State(ready): State<watch::Receiver<bool>>) -> (StatusCode, &
     if *ready.borrow() {
         (StatusCode::OK, "ready\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "this cluster is not enrolled yet: the log says why\n")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "this cluster is not enrolled yet: the log says why\n",
+        )
     }
 }

@@ -59,7 +59,11 @@ pub(crate) enum Error {
     #[error("a certificate cannot be made")]
     MakeCertificate(#[source] rcgen::Error),
     #[error("the Secret {secret} is damaged: {key} {problem}; empty it to enrol this cluster anew")]
-    Damaged { secret: String, key: &'static str, problem: &'static str },
+    Damaged {
+        secret: String,
+        key: &'static str,
+        problem: &'static str,
+    },
     #[error("the enrolment cannot be written down")]
     Encode(#[source] serde_json::Error),
 }
@@ -99,7 +103,10 @@ impl Keeper {
             let mut secret = self.get().await?;
             let contents = secret.data.get_or_insert_default();
             contents.insert(ENROLMENT.to_owned(), ByteString(enrolment.clone()));
-            contents.insert(JOIN_TOKEN_DIGEST.to_owned(), ByteString(enrolled.token_digest.clone().into_bytes()));
+            contents.insert(
+                JOIN_TOKEN_DIGEST.to_owned(),
+                ByteString(enrolled.token_digest.clone().into_bytes()),
+            );
             if self.replace_unless_changed(&secret).await? {
                 return Ok(());
             }
@@ -107,12 +114,19 @@ impl Keeper {
     }
 
     async fn get(&self) -> Result<Secret, Error> {
-        self.api.get(&self.name).await.map_err(|error| Error::Secret(self.name.clone(), error))
+        self.api
+            .get(&self.name)
+            .await
+            .map_err(|error| Error::Secret(self.name.clone(), error))
     }
 
     /// Whether this was the first update since the Secret was read.
     async fn replace_unless_changed(&self, secret: &Secret) -> Result<bool, Error> {
-        match self.api.replace(&self.name, &PostParams::default(), secret).await {
+        match self
+            .api
+            .replace(&self.name, &PostParams::default(), secret)
+            .await
+        {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
             Err(error) => Err(Error::Secret(self.name.clone(), error)),
@@ -120,7 +134,11 @@ impl Keeper {
     }
 
     fn damaged(&self, key: &'static str, problem: &'static str) -> Error {
-        Error::Damaged { secret: self.name.clone(), key, problem }
+        Error::Damaged {
+            secret: self.name.clone(),
+            key,
+            problem,
+        }
     }
 }
 
@@ -140,7 +158,10 @@ fn make(now: Timestamp) -> Result<BTreeMap<String, ByteString>, Error> {
     let (certificate, door_key) = make_certificate(now).map_err(Error::MakeCertificate)?;
     Ok(BTreeMap::from([
         (CLUSTER_KEY.to_owned(), ByteString(key.as_ref().to_vec())),
-        (DOOR_CERTIFICATE.to_owned(), ByteString(certificate.into_bytes())),
+        (
+            DOOR_CERTIFICATE.to_owned(),
+            ByteString(certificate.into_bytes()),
+        ),
         (DOOR_KEY.to_owned(), ByteString(door_key.into_bytes())),
     ]))
 }
@@ -149,7 +170,9 @@ fn make(now: Timestamp) -> Result<BTreeMap<String, ByteString>, Error> {
 /// years, which is how long one Secret may be kept; a new installation makes a new one.
 fn make_certificate(now: Timestamp) -> Result<(String, String), rcgen::Error> {
     let mut parameters = CertificateParams::new(vec![SHIM_DOOR_NAME.to_owned()])?;
-    parameters.distinguished_name.push(DnType::CommonName, "invoke runner");
+    parameters
+        .distinguished_name
+        .push(DnType::CommonName, "invoke runner");
     let today = now.to_zoned(TimeZone::UTC).date();
     let midnight = |date: jiff::civil::Date| {
         let number = |part: i8| u8::try_from(part).unwrap_or(1);
@@ -171,7 +194,8 @@ fn read(contents: &BTreeMap<String, ByteString>) -> Result<Identity, Damage> {
         String::from_utf8(bytes).map_err(|_| (key, "is no text"))
     };
     let cluster_key = bytes(CLUSTER_KEY).ok_or((CLUSTER_KEY, "is missing"))?;
-    let pair = Ed25519KeyPair::from_pkcs8(&cluster_key).map_err(|_| (CLUSTER_KEY, "is no Ed25519 key"))?;
+    let pair =
+        Ed25519KeyPair::from_pkcs8(&cluster_key).map_err(|_| (CLUSTER_KEY, "is no Ed25519 key"))?;
     let enrolled = match bytes(ENROLMENT) {
         None => None,
         Some(json) => Some(Enrolled {

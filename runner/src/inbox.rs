@@ -15,7 +15,9 @@ use backon::BackoffBuilder as _;
 use futures::{FutureExt as _, StreamExt as _};
 use invoke_protocol::runner::AmqpCredential;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
+};
 use lapin::tcp::OwnedTLSConfig;
 use lapin::types::FieldTable;
 use lapin::uri::{AMQPScheme, AMQPUri};
@@ -27,9 +29,8 @@ use crate::report::chain;
 use crate::starter::{Disposition, Starter};
 use crate::upstream::{self, Upstream};
 
-/// How many orders are on their way to a start at once. Enough to keep a node busy with new pods, few
-/// enough that another replica finds work in the queue, and that a lost connection redelivers little.
-const AT_ONCE: u16 = 16;
+/// The most orders that are held at once, whatever the configuration says.
+const MOST_HELD: usize = 256;
 
 /// How long a connection or a declaration may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,6 +62,10 @@ enum Error {
 
 /// The queue's one reader in this replica.
 pub(crate) struct Inbox {
+    /// How many orders may be held until their start. As many as may have a pod: fewer would let some
+    /// pods that cannot be scheduled keep everybody else's orders in the queue, and more would only
+    /// take orders away from other replicas.
+    pub(crate) at_once: usize,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) starter: Arc<Starter>,
     pub(crate) name: String,
@@ -72,7 +77,9 @@ impl Inbox {
         let mut waits = waits();
         loop {
             let begun = Instant::now();
-            let Some(error) = self.session(&stop).await.err() else { return };
+            let Some(error) = self.session(&stop).await.err() else {
+                return;
+            };
             tracing::warn!("orders do not come in now: {}", chain(&error));
             if begun.elapsed() > GOOD_SESSION {
                 waits = self::waits();
@@ -85,9 +92,17 @@ impl Inbox {
     }
 
     async fn session(&self, stop: &CancellationToken) -> Result<(), Error> {
-        let credential = self.upstream.amqp_credential().await.map_err(Error::Credential)?;
+        let credential = self
+            .upstream
+            .amqp_credential()
+            .await
+            .map_err(Error::Credential)?;
         let connection = in_time("the connection", connect(&credential, &self.name)).await?;
-        let consumer = in_time("the subscription", consume(&connection, &credential.queue)).await?;
+        let consumer = in_time(
+            "the subscription",
+            self.consume(&connection, &credential.queue),
+        )
+        .await?;
         tracing::info!("orders come in from queue {}", credential.queue);
         let ended = self.take_orders(consumer, stop).await;
         // The broker gives what was held to somebody else at once, not when it misses a heartbeat.
@@ -95,7 +110,11 @@ impl Inbox {
         ended
     }
 
-    async fn take_orders(&self, mut consumer: Consumer, stop: &CancellationToken) -> Result<(), Error> {
+    async fn take_orders(
+        &self,
+        mut consumer: Consumer,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
         // Dropped with the session: what it was doing is redelivered and done again.
         let mut handling = JoinSet::new();
         loop {
@@ -109,11 +128,25 @@ impl Inbox {
             }
         }
     }
+
+    /// Subscribes. Nothing is declared: the queue is the dispatcher's, and the runner's user may only read.
+    async fn consume(&self, connection: &Connection, queue: &str) -> Result<Consumer, Error> {
+        let channel = connection.create_channel().await?;
+        let held = u16::try_from(self.at_once.min(MOST_HELD)).unwrap_or(u16::MAX);
+        channel.basic_qos(held, BasicQosOptions::default()).await?;
+        // Acknowledged by hand, at the permit. Not exclusive: every replica reads the same queue.
+        let options = BasicConsumeOptions::default();
+        Ok(channel
+            .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+            .await?)
+    }
 }
 
 async fn handle(starter: Arc<Starter>, delivery: Delivery) -> (Acker, Disposition) {
     // One order that breaks its handler must not be taken up again and again, and not end the others.
-    let handled = AssertUnwindSafe(starter.handle(&delivery.data)).catch_unwind().await;
+    let handled = AssertUnwindSafe(starter.handle(&delivery.data))
+        .catch_unwind()
+        .await;
     let disposition = handled.unwrap_or_else(|_panic| {
         tracing::error!(alarm = true, "handling a message panicked; it is set aside");
         Disposition::DeadLetter
@@ -124,37 +157,56 @@ async fn handle(starter: Arc<Starter>, delivery: Delivery) -> (Acker, Dispositio
 async fn settle(acker: &Acker, disposition: Disposition) -> Result<(), Error> {
     let taken = match disposition {
         Disposition::Ack => acker.ack(BasicAckOptions::default()).await?,
-        Disposition::Requeue => acker.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await?,
+        Disposition::Requeue => {
+            acker
+                .nack(BasicNackOptions {
+                    requeue: true,
+                    ..BasicNackOptions::default()
+                })
+                .await?
+        }
         Disposition::DeadLetter => acker.reject(BasicRejectOptions { requeue: false }).await?,
     };
-    if taken { Ok(()) } else { Err(Error::NotAcknowledged) }
+    if taken {
+        Ok(())
+    } else {
+        Err(Error::NotAcknowledged)
+    }
 }
 
 async fn connect(credential: &AmqpCredential, name: &str) -> Result<Connection, Error> {
-    let mut uri: AMQPUri = credential.url.parse().map_err(|_| Error::Url(credential.url.clone()))?;
+    let mut uri: AMQPUri = credential
+        .url
+        .parse()
+        .map_err(|_| Error::Url(credential.url.clone()))?;
     if uri.scheme != AMQPScheme::AMQPS {
         return Err(Error::Plain);
     }
-    uri.authority.userinfo.username.clone_from(&credential.username);
-    uri.authority.userinfo.password.clone_from(&credential.password);
+    uri.authority
+        .userinfo
+        .username
+        .clone_from(&credential.username);
+    uri.authority
+        .userinfo
+        .password
+        .clone_from(&credential.password);
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-    let tls = OwnedTLSConfig { identity: None, cert_chain: credential.ca_pem.clone() };
+    let tls = OwnedTLSConfig {
+        identity: None,
+        cert_chain: credential.ca_pem.clone(),
+    };
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let runtime = lapin::runtime::default_runtime()?;
     Ok(Connection::connect_uri_with_config(uri, properties, tls, runtime).await?)
 }
 
-/// Subscribes. Nothing is declared: the queue is the dispatcher's, and the runner's user may only read.
-async fn consume(connection: &Connection, queue: &str) -> Result<Consumer, Error> {
-    let channel = connection.create_channel().await?;
-    channel.basic_qos(AT_ONCE, BasicQosOptions::default()).await?;
-    // Acknowledged by hand, at the permit. Not exclusive: every replica reads the same queue.
-    let options = BasicConsumeOptions::default();
-    Ok(channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?)
-}
-
-async fn in_time<T>(what: &'static str, step: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    tokio::time::timeout(PATIENCE, step).await.unwrap_or(Err(Error::Slow(what)))
+async fn in_time<T>(
+    what: &'static str,
+    step: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout(PATIENCE, step)
+        .await
+        .unwrap_or(Err(Error::Slow(what)))
 }
 
 const LONGEST_WAIT: Duration = Duration::from_secs(30);

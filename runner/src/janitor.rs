@@ -28,7 +28,9 @@ pub(crate) async fn keep(pool: Pool, upstream: Arc<Upstream>) {
         match pool.list().await {
             Ok(pods) => {
                 let ours = pods.iter().filter_map(JobPod::read);
-                stream::iter(ours).for_each_concurrent(AT_ONCE, |pod| tidy(pod, &pool, &upstream)).await;
+                stream::iter(ours)
+                    .for_each_concurrent(AT_ONCE, |pod| tidy(pod, &pool, &upstream))
+                    .await;
             }
             Err(error) => tracing::warn!("job pods cannot be listed now: {}", chain(&error)),
         }
@@ -38,9 +40,13 @@ pub(crate) async fn keep(pool: Pool, upstream: Arc<Upstream>) {
 async fn tidy(pod: JobPod, pool: &Pool, upstream: &Upstream) {
     let JobPod { job, uid, .. } = pod;
     // Without an answer nothing is deleted: it may be the pod of a command that runs.
-    let Ok(Claim::Over) = upstream.claim(job).await else { return };
+    let Ok(Claim::Over) = upstream.claim(job).await else {
+        return;
+    };
     match pool.remove(job, uid).await {
-        Ok(()) => tracing::info!(job.id = %job, pod.uid = %uid, "the pod of job {job}, which is over, is deleted"),
+        Ok(()) => {
+            tracing::info!(job.id = %job, pod.uid = %uid, "the pod of job {job}, which is over, is deleted");
+        }
         Err(error) => {
             tracing::warn!(job.id = %job, pod.uid = %uid, "the pod of job {job} was not deleted yet: {}", chain(&error));
         }

@@ -36,5 +36,7 @@ mod janitor;
 mod health;
 mod report;
 mod app;
+#[cfg(test)]
+mod scripted;
 
 pub use app::run;

@@ -57,7 +57,12 @@ pub struct Replica {
     pub pod_namespace: String,
 
     /// The Secret in that namespace that keeps the cluster's key; it must exist, even if empty
-    #[arg(long, env = "INVOKE_IDENTITY_SECRET", value_name = "NAME", default_value = "invoke-runner-identity")]
+    #[arg(
+        long,
+        env = "INVOKE_IDENTITY_SECRET",
+        value_name = "NAME",
+        default_value = "invoke-runner-identity"
+    )]
     pub identity_secret: String,
 
     /// The profiles and limits, YAML; read at the start
@@ -70,7 +75,12 @@ pub struct Replica {
 #[command(next_help_heading = "Doors")]
 pub struct Doors {
     /// Where to listen for shims, TLS
-    #[arg(long, env = "INVOKE_SHIM_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
+    #[arg(
+        long,
+        env = "INVOKE_SHIM_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8443"
+    )]
     pub shim_listen: SocketAddr,
 
     /// Where shims dial: the name and port of a Service in front of all replicas. With a wrong one, pods
@@ -79,7 +89,12 @@ pub struct Doors {
     pub shim_door: String,
 
     /// Where to answer /healthz and /readyz, without TLS
-    #[arg(long, env = "INVOKE_HEALTH_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    #[arg(
+        long,
+        env = "INVOKE_HEALTH_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8080"
+    )]
     pub health_listen: SocketAddr,
 }
 
@@ -88,7 +103,12 @@ pub struct Doors {
 #[command(next_help_heading = "Logging")]
 pub struct Log {
     /// What to log: a level, or directives such as info,invoke_runner=debug
-    #[arg(long = "log", env = "INVOKE_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(
+        long = "log",
+        env = "INVOKE_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
     pub filter: String,
 
     /// How to write it
@@ -129,7 +149,12 @@ mod tests {
     #[test]
     fn a_dispatcher_without_tls_is_refused() {
         assert!(https("https://invoke.example:8443").is_ok());
-        for bad in ["http://invoke.example", "invoke.example:8443", "ftp://x", ""] {
+        for bad in [
+            "http://invoke.example",
+            "invoke.example:8443",
+            "ftp://x",
+            "",
+        ] {
             assert!(https(bad).is_err(), "{bad}");
         }
     }

@@ -79,12 +79,20 @@ impl fmt::Display for OrderDigest {
 
 impl Trust {
     pub(crate) fn new(enrolment: &Enrolment) -> Self {
-        Self { cluster: enrolment.cluster, keys: enrolment.signing_keys.clone() }
+        Self {
+            cluster: enrolment.cluster,
+            keys: enrolment.signing_keys.clone(),
+        }
     }
 
     /// Judges a message. In this order: signature, version, cluster, time, profile; what is not signed
     /// is not even parsed.
-    pub(crate) fn judge(&self, message: &[u8], offers: impl Fn(&ProfileName) -> bool, now: Timestamp) -> Verdict {
+    pub(crate) fn judge(
+        &self,
+        message: &[u8],
+        offers: impl Fn(&ProfileName) -> bool,
+        now: Timestamp,
+    ) -> Verdict {
         let Ok(envelope) = serde_json::from_slice::<Envelope>(message) else {
             return Verdict::Forged(Forgery::NoEnvelope);
         };
@@ -97,7 +105,10 @@ impl Trust {
             return Verdict::Expired(order.job);
         }
         if !offers(&order.profile) {
-            let words = format!("the runner of this cluster has no profile named {}", order.profile);
+            let words = format!(
+                "the runner of this cluster has no profile named {}",
+                order.profile
+            );
             return Verdict::Refused(order.job, Reason::new(ReasonCode::UnknownProfile, words));
         }
         Verdict::Accepted(Box::new(accepted))
@@ -112,20 +123,35 @@ impl Trust {
         let key = key.ok_or(Verdict::Forged(Forgery::UnknownKey))?;
         // One algorithm, compiled in: nothing in the message can choose another.
         UnparsedPublicKey::new(&ED25519, &key.public_key)
-            .verify(&Envelope::signed_bytes(&envelope.payload), &envelope.signature)
+            .verify(
+                &Envelope::signed_bytes(&envelope.payload),
+                &envelope.signature,
+            )
             .map_err(|_| Verdict::Forged(Forgery::Signature))?;
-        let Order::V1(order) = Order::from_payload(&envelope.payload).map_err(|error| unreadable(envelope, &error))?;
+        let Order::V1(order) =
+            Order::from_payload(&envelope.payload).map_err(|error| unreadable(envelope, &error))?;
         if order.cluster != self.cluster {
-            let words = format!("the order is for cluster {}, this is {}", order.cluster, self.cluster);
-            return Err(Verdict::Refused(order.job, Reason::new(ReasonCode::WrongCluster, words)));
+            let words = format!(
+                "the order is for cluster {}, this is {}",
+                order.cluster, self.cluster
+            );
+            return Err(Verdict::Refused(
+                order.job,
+                Reason::new(ReasonCode::WrongCluster, words),
+            ));
         }
-        Ok(Accepted { digest: OrderDigest::of(&envelope.payload), order })
+        Ok(Accepted {
+            digest: OrderDigest::of(&envelope.payload),
+            order,
+        })
     }
 }
 
 impl OrderDigest {
     fn of(payload: &[u8]) -> Self {
-        Self(hexadecimal(digest::digest(&digest::SHA256, payload).as_ref()))
+        Self(hexadecimal(
+            digest::digest(&digest::SHA256, payload).as_ref(),
+        ))
     }
 }
 
@@ -136,9 +162,10 @@ fn unreadable(envelope: &Envelope, error: &InvalidOrder) -> Verdict {
         job: JobId,
     }
     match (error, serde_json::from_slice::<Named>(&envelope.payload)) {
-        (InvalidOrder::UnsupportedVersion(_), Ok(named)) => {
-            Verdict::Refused(named.job, Reason::new(ReasonCode::UnsupportedVersion, error.to_string()))
-        }
+        (InvalidOrder::UnsupportedVersion(_), Ok(named)) => Verdict::Refused(
+            named.job,
+            Reason::new(ReasonCode::UnsupportedVersion, error.to_string()),
+        ),
         _ => Verdict::Forged(Forgery::NoOrder),
     }
 }
@@ -166,33 +193,55 @@ pub(crate) mod tests {
 
     pub(crate) fn accepted() -> Accepted {
         let digest = OrderDigest::of(&Order::V1(order()).to_payload().unwrap());
-        Accepted { order: order(), digest }
+        Accepted {
+            order: order(),
+            digest,
+        }
     }
 
-    struct Dispatcher(Ed25519KeyPair);
+    /// Whoever signs orders.
+    pub(crate) struct Dispatcher(Ed25519KeyPair);
 
     impl Dispatcher {
-        fn new() -> Self {
+        pub(crate) fn new() -> Self {
             Self(Ed25519KeyPair::generate().unwrap())
         }
 
-        fn trust(&self) -> Trust {
-            let key = SigningKey { key_id: "key-1".to_owned(), public_key: self.0.public_key().as_ref().to_vec() };
-            Trust { cluster: order().cluster, keys: vec![key] }
+        pub(crate) fn trust(&self) -> Trust {
+            let key = SigningKey {
+                key_id: "key-1".to_owned(),
+                public_key: self.0.public_key().as_ref().to_vec(),
+            };
+            Trust {
+                cluster: order().cluster,
+                keys: vec![key],
+            }
         }
 
-        fn envelope(&self, payload: &[u8]) -> Envelope {
-            let signature = self.0.sign(&Envelope::signed_bytes(payload)).as_ref().to_vec();
-            Envelope { key_id: "key-1".to_owned(), payload: payload.to_vec(), signature }
+        pub(crate) fn envelope(&self, payload: &[u8]) -> Envelope {
+            let signature = self
+                .0
+                .sign(&Envelope::signed_bytes(payload))
+                .as_ref()
+                .to_vec();
+            Envelope {
+                key_id: "key-1".to_owned(),
+                payload: payload.to_vec(),
+                signature,
+            }
         }
 
-        fn message(&self, order: OrderV1) -> Vec<u8> {
+        pub(crate) fn message(&self, order: OrderV1) -> Vec<u8> {
             serde_json::to_vec(&self.envelope(&Order::V1(order).to_payload().unwrap())).unwrap()
         }
     }
 
     fn judge(trust: &Trust, message: &[u8]) -> Verdict {
-        trust.judge(message, |profile| profile.as_str() == "default", NOW.parse().unwrap())
+        trust.judge(
+            message,
+            |profile| profile.as_str() == "default",
+            NOW.parse().unwrap(),
+        )
     }
 
     fn reason(verdict: Verdict) -> ReasonCode {
@@ -208,7 +257,8 @@ pub(crate) mod tests {
     #[test]
     fn a_good_order_is_followed() {
         let dispatcher = Dispatcher::new();
-        let Verdict::Accepted(accepted) = judge(&dispatcher.trust(), &dispatcher.message(order())) else {
+        let Verdict::Accepted(accepted) = judge(&dispatcher.trust(), &dispatcher.message(order()))
+        else {
             panic!("refused");
         };
         assert_eq!(accepted.order, order());
@@ -221,16 +271,25 @@ pub(crate) mod tests {
         let dispatcher = Dispatcher::new();
         let trust = dispatcher.trust();
         let good = dispatcher.envelope(&Order::V1(order()).to_payload().unwrap());
-        let bits = |length: usize| (0..length).flat_map(|byte| (0..8).map(move |bit| (byte, 1_u8 << bit)));
+        let bits =
+            |length: usize| (0..length).flat_map(|byte| (0..8).map(move |bit| (byte, 1_u8 << bit)));
         for (byte, bit) in bits(good.payload.len()) {
             let mut bad = good.clone();
             bad.payload[byte] ^= bit;
-            assert_eq!(trust.verify(&bad), Err(Verdict::Forged(Forgery::Signature)), "payload {byte}");
+            assert_eq!(
+                trust.verify(&bad),
+                Err(Verdict::Forged(Forgery::Signature)),
+                "payload {byte}"
+            );
         }
         for (byte, bit) in bits(good.signature.len()) {
             let mut bad = good.clone();
             bad.signature[byte] ^= bit;
-            assert_eq!(trust.verify(&bad), Err(Verdict::Forged(Forgery::Signature)), "signature {byte}");
+            assert_eq!(
+                trust.verify(&bad),
+                Err(Verdict::Forged(Forgery::Signature)),
+                "signature {byte}"
+            );
         }
     }
 
@@ -238,10 +297,16 @@ pub(crate) mod tests {
     fn another_dispatchers_orders_are_forged() {
         let (ours, theirs) = (Dispatcher::new(), Dispatcher::new());
         let message = theirs.message(order());
-        assert_eq!(judge(&ours.trust(), &message), Verdict::Forged(Forgery::Signature));
+        assert_eq!(
+            judge(&ours.trust(), &message),
+            Verdict::Forged(Forgery::Signature)
+        );
         let mut envelope = ours.envelope(b"{}");
         envelope.key_id = "key-2".to_owned();
-        assert_eq!(ours.trust().verify(&envelope), Err(Verdict::Forged(Forgery::UnknownKey)));
+        assert_eq!(
+            ours.trust().verify(&envelope),
+            Err(Verdict::Forged(Forgery::UnknownKey))
+        );
     }
 
     /// A signature over the bare payload, made for some other purpose, is none over an order.
@@ -250,18 +315,37 @@ pub(crate) mod tests {
         let dispatcher = Dispatcher::new();
         let payload = Order::V1(order()).to_payload().unwrap();
         let signature = dispatcher.0.sign(&payload).as_ref().to_vec();
-        let envelope = Envelope { key_id: "key-1".to_owned(), payload, signature };
-        assert_eq!(dispatcher.trust().verify(&envelope), Err(Verdict::Forged(Forgery::Signature)));
+        let envelope = Envelope {
+            key_id: "key-1".to_owned(),
+            payload,
+            signature,
+        };
+        assert_eq!(
+            dispatcher.trust().verify(&envelope),
+            Err(Verdict::Forged(Forgery::Signature))
+        );
     }
 
     #[test]
     fn what_is_no_message_of_ours_is_forged() {
         let dispatcher = Dispatcher::new();
-        for message in [&b""[..], b"{}", b"null", b"\xff\xfe", br#"{"key_id":"key-1","payload":"!","signature":""}"#] {
-            assert_eq!(judge(&dispatcher.trust(), message), Verdict::Forged(Forgery::NoEnvelope));
+        for message in [
+            &b""[..],
+            b"{}",
+            b"null",
+            b"\xff\xfe",
+            br#"{"key_id":"key-1","payload":"!","signature":""}"#,
+        ] {
+            assert_eq!(
+                judge(&dispatcher.trust(), message),
+                Verdict::Forged(Forgery::NoEnvelope)
+            );
         }
         let signed = dispatcher.envelope(b"not an order");
-        assert_eq!(dispatcher.trust().verify(&signed), Err(Verdict::Forged(Forgery::NoOrder)));
+        assert_eq!(
+            dispatcher.trust().verify(&signed),
+            Err(Verdict::Forged(Forgery::NoOrder))
+        );
     }
 
     #[test]
@@ -269,32 +353,56 @@ pub(crate) mod tests {
         let dispatcher = Dispatcher::new();
         let cluster = "0197c1f0-0000-7000-8000-000000000002".parse().unwrap();
         let message = dispatcher.message(OrderV1 { cluster, ..order() });
-        assert_eq!(reason(judge(&dispatcher.trust(), &message)), ReasonCode::WrongCluster);
+        assert_eq!(
+            reason(judge(&dispatcher.trust(), &message)),
+            ReasonCode::WrongCluster
+        );
     }
 
     #[test]
     fn a_version_from_the_future_is_refused_by_name() {
         let dispatcher = Dispatcher::new();
         let payload = format!(r#"{{"version":"2","job":"{}"}}"#, order().job);
-        let verdict = dispatcher.trust().verify(&dispatcher.envelope(payload.as_bytes())).unwrap_err();
+        let verdict = dispatcher
+            .trust()
+            .verify(&dispatcher.envelope(payload.as_bytes()))
+            .unwrap_err();
         assert_eq!(reason(verdict), ReasonCode::UnsupportedVersion);
     }
 
     #[test]
     fn a_profile_that_is_not_offered_is_refused() {
         let dispatcher = Dispatcher::new();
-        let message = dispatcher.message(OrderV1 { profile: "root".parse().unwrap(), ..order() });
-        assert_eq!(reason(judge(&dispatcher.trust(), &message)), ReasonCode::UnknownProfile);
+        let message = dispatcher.message(OrderV1 {
+            profile: "root".parse().unwrap(),
+            ..order()
+        });
+        assert_eq!(
+            reason(judge(&dispatcher.trust(), &message)),
+            ReasonCode::UnknownProfile
+        );
     }
 
     #[test]
     fn an_old_order_is_void() {
         let dispatcher = Dispatcher::new();
         let expires_at = "2026-11-22T09:59:59Z".parse().unwrap();
-        let message = dispatcher.message(OrderV1 { expires_at, ..order() });
-        assert_eq!(judge(&dispatcher.trust(), &message), Verdict::Expired(order().job));
+        let message = dispatcher.message(OrderV1 {
+            expires_at,
+            ..order()
+        });
+        assert_eq!(
+            judge(&dispatcher.trust(), &message),
+            Verdict::Expired(order().job)
+        );
         let expires_at = NOW.parse().unwrap();
-        let message = dispatcher.message(OrderV1 { expires_at, ..order() });
-        assert!(matches!(judge(&dispatcher.trust(), &message), Verdict::Accepted(_)));
+        let message = dispatcher.message(OrderV1 {
+            expires_at,
+            ..order()
+        });
+        assert!(matches!(
+            judge(&dispatcher.trust(), &message),
+            Verdict::Accepted(_)
+        ));
     }
 }

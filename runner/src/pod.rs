@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 
 use invoke_protocol::envelope::OrderV1;
 use invoke_protocol::shim::{ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, HOME_DIR, STATE_DIR, WORK_DIR};
-use invoke_protocol::topology::{JOB_LABEL, ORDER_ANNOTATION, PROFILE_LABEL, SHIM_TOKEN_AUDIENCE, pod_name};
+use invoke_protocol::topology::{
+    JOB_LABEL, ORDER_ANNOTATION, PROFILE_LABEL, SHIM_TOKEN_AUDIENCE, pod_name,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, EmptyDirVolumeSource,
-    EnvVar, KeyToPath, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, ProjectedVolumeSource, SeccompProfile,
-    SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    Capabilities, ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile,
+    EmptyDirVolumeSource, EnvVar, KeyToPath, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec,
+    ProjectedVolumeSource, SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Volume,
+    VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -60,11 +63,19 @@ pub(crate) struct ShimDoor {
 /// For how long an order's command may run, in seconds: what was asked for, but never more than the
 /// cluster's owner allows.
 pub(crate) fn run_seconds(order: &OrderV1, profile: &Profile) -> u64 {
-    order.run_timeout_seconds.unwrap_or(profile.max_run_seconds).min(profile.max_run_seconds)
+    order
+        .run_timeout_seconds
+        .unwrap_or(profile.max_run_seconds)
+        .min(profile.max_run_seconds)
 }
 
 /// The pod for an order. The same order makes the same pod, whoever makes it.
-pub(crate) fn manifest(accepted: &Accepted, profile: &Profile, door: &ShimDoor, now: Timestamp) -> Pod {
+pub(crate) fn manifest(
+    accepted: &Accepted,
+    profile: &Profile,
+    door: &ShimDoor,
+    now: Timestamp,
+) -> Pod {
     let order = &accepted.order;
     Pod {
         metadata: ObjectMeta {
@@ -93,8 +104,10 @@ pub(crate) fn manifest(accepted: &Accepted, profile: &Profile, door: &ShimDoor, 
             active_deadline_seconds: Some(active_deadline(order, profile, now)),
             termination_grace_period_seconds: Some(signed(GRACE_SECONDS + FAREWELL_SECONDS)),
             security_context: Some(pod_security()),
-            node_selector: Some(profile.node_selector.clone()).filter(|selector| !selector.is_empty()),
-            tolerations: Some(profile.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
+            node_selector: Some(profile.node_selector.clone())
+                .filter(|selector| !selector.is_empty()),
+            tolerations: Some(profile.tolerations.clone())
+                .filter(|tolerations| !tolerations.is_empty()),
             ..PodSpec::default()
         }),
         status: None,
@@ -105,10 +118,17 @@ pub(crate) fn manifest(accepted: &Accepted, profile: &Profile, door: &ShimDoor, 
 /// its start, run, be stopped and upload what it printed.
 fn active_deadline(order: &OrderV1, profile: &Profile, now: Timestamp) -> i64 {
     const SLACK_SECONDS: i64 = 600;
-    let patience = order.expires_at.as_second().saturating_sub(now.as_second()).max(0);
+    let patience = order
+        .expires_at
+        .as_second()
+        .saturating_sub(now.as_second())
+        .max(0);
     let run = signed(run_seconds(order, profile) + GRACE_SECONDS + FAREWELL_SECONDS);
     // Kubernetes keeps it in 32 bits.
-    patience.saturating_add(run).saturating_add(SLACK_SECONDS).min(i64::from(i32::MAX))
+    patience
+        .saturating_add(run)
+        .saturating_add(SLACK_SECONDS)
+        .min(i64::from(i32::MAX))
 }
 
 fn container(profile: &Profile, door: &ShimDoor) -> Container {
@@ -136,7 +156,10 @@ fn pod_security() -> PodSecurityContext {
         run_as_user: Some(USER),
         run_as_group: Some(USER),
         fs_group: Some(USER),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            localhost_profile: None,
+        }),
         ..PodSecurityContext::default()
     }
 }
@@ -146,7 +169,10 @@ fn container_security() -> SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
         run_as_non_root: Some(true),
-        capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),
+        capabilities: Some(Capabilities {
+            add: None,
+            drop: Some(vec!["ALL".to_owned()]),
+        }),
         ..SecurityContext::default()
     }
 }
@@ -154,7 +180,11 @@ fn container_security() -> SecurityContext {
 fn mounts() -> Vec<VolumeMount> {
     let folders = FOLDERS.map(|(name, path, _)| mount(name, path, false));
     let tokens = [
-        mount("cluster", "/var/run/secrets/kubernetes.io/serviceaccount", true),
+        mount(
+            "cluster",
+            "/var/run/secrets/kubernetes.io/serviceaccount",
+            true,
+        ),
         mount("runner", "/var/run/secrets/invoke.dev/runner", true),
     ];
     folders.into_iter().chain(tokens).collect()
@@ -172,12 +202,18 @@ fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
 fn volumes() -> Vec<Volume> {
     let folders = FOLDERS.map(|(name, _, size)| Volume {
         name: name.to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource { medium: None, size_limit: Some(Quantity(size.to_owned())) }),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: None,
+            size_limit: Some(Quantity(size.to_owned())),
+        }),
         ..Volume::default()
     });
     // What an automounted token would bring, so that kubectl and helm find what they expect; but the
     // namespace is the profile's: "kubectl get pods" must not mean the pods of other commands.
-    let cluster = projected("cluster", vec![token(None), certificate_authority(), default_namespace()]);
+    let cluster = projected(
+        "cluster",
+        vec![token(None), certificate_authority(), default_namespace()],
+    );
     let runner = projected("runner", vec![token(Some(SHIM_TOKEN_AUDIENCE))]);
     folders.into_iter().chain([cluster, runner]).collect()
 }
@@ -185,7 +221,10 @@ fn volumes() -> Vec<Volume> {
 fn projected(name: &str, sources: Vec<VolumeProjection>) -> Volume {
     Volume {
         name: name.to_owned(),
-        projected: Some(ProjectedVolumeSource { default_mode: None, sources: Some(sources) }),
+        projected: Some(ProjectedVolumeSource {
+            default_mode: None,
+            sources: Some(sources),
+        }),
         ..Volume::default()
     }
 }
@@ -206,7 +245,11 @@ fn certificate_authority() -> VolumeProjection {
         config_map: Some(ConfigMapProjection {
             // Kubernetes puts it into every namespace.
             name: "kube-root-ca.crt".to_owned(),
-            items: Some(vec![KeyToPath { key: "ca.crt".to_owned(), path: "ca.crt".to_owned(), mode: None }]),
+            items: Some(vec![KeyToPath {
+                key: "ca.crt".to_owned(),
+                path: "ca.crt".to_owned(),
+                mode: None,
+            }]),
             optional: None,
         }),
         ..VolumeProjection::default()
@@ -230,11 +273,18 @@ fn default_namespace() -> VolumeProjection {
 }
 
 fn variable(name: &str, value: &str) -> EnvVar {
-    EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
+    EnvVar {
+        name: name.to_owned(),
+        value: Some(value.to_owned()),
+        value_from: None,
+    }
 }
 
 fn texts<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    pairs
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 fn signed(seconds: u64) -> i64 {
@@ -251,12 +301,20 @@ mod tests {
     use crate::order::tests::{NOW, accepted, order};
 
     fn door() -> ShimDoor {
-        ShimDoor { address: "10.96.0.7:8443".parse().unwrap(), ca: "-----BEGIN CERTIFICATE-----\n".to_owned() }
+        ShimDoor {
+            address: "10.96.0.7:8443".parse().unwrap(),
+            ca: "-----BEGIN CERTIFICATE-----\n".to_owned(),
+        }
     }
 
     fn pod(profile: &str) -> Pod {
         let config = config();
-        manifest(&accepted(), &config.profiles[&profile.parse().unwrap()], &door(), NOW.parse().unwrap())
+        manifest(
+            &accepted(),
+            &config.profiles[&profile.parse().unwrap()],
+            &door(),
+            NOW.parse().unwrap(),
+        )
     }
 
     #[test]
@@ -278,21 +336,41 @@ mod tests {
     fn every_profiles_pod_fits_pod_security_restricted() {
         for profile in config().profiles.keys() {
             let spec = serde_json::to_value(pod(profile.as_str()).spec).unwrap();
-            for absent in ["hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"] {
+            for absent in [
+                "hostNetwork",
+                "hostPID",
+                "hostIPC",
+                "initContainers",
+                "ephemeralContainers",
+            ] {
                 assert_eq!(spec.get(absent), None, "{absent}");
             }
             for volume in spec["volumes"].as_array().unwrap() {
-                let kinds: Vec<_> = volume.as_object().unwrap().keys().filter(|key| *key != "name").collect();
+                let kinds: Vec<_> = volume
+                    .as_object()
+                    .unwrap()
+                    .keys()
+                    .filter(|key| *key != "name")
+                    .collect();
                 assert!(kinds == ["emptyDir"] || kinds == ["projected"], "{kinds:?}");
             }
-            let (pod, container) = (&spec["securityContext"], &spec["containers"][0]["securityContext"]);
+            let (pod, container) = (
+                &spec["securityContext"],
+                &spec["containers"][0]["securityContext"],
+            );
             assert_eq!(pod["runAsNonRoot"], true);
             assert_ne!(pod["runAsUser"], 0);
             assert_eq!(pod["seccompProfile"]["type"], "RuntimeDefault");
             assert_eq!(pod.get("sysctls"), None);
             assert_eq!(container["allowPrivilegeEscalation"], false);
-            assert_eq!(container["capabilities"], serde_json::json!({"drop": ["ALL"]}));
-            assert_eq!(container["readOnlyRootFilesystem"], true, "ours, beyond the standard");
+            assert_eq!(
+                container["capabilities"],
+                serde_json::json!({"drop": ["ALL"]})
+            );
+            assert_eq!(
+                container["readOnlyRootFilesystem"], true,
+                "ours, beyond the standard"
+            );
             for absent in ["privileged", "procMount", "runAsUser", "seccompProfile"] {
                 assert_eq!(container.get(absent), None, "{absent}");
             }
@@ -311,7 +389,12 @@ mod tests {
     fn nothing_starts_twice_in_a_pod() {
         let spec: Value = serde_json::to_value(pod("default").spec).unwrap();
         assert_eq!(spec["restartPolicy"], "Never");
-        for probe in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
+        for probe in [
+            "livenessProbe",
+            "readinessProbe",
+            "startupProbe",
+            "lifecycle",
+        ] {
             assert_eq!(spec["containers"][0].get(probe), None, "{probe}");
         }
     }
@@ -321,12 +404,33 @@ mod tests {
         let config = config();
         let profile = &config.profiles[&"default".parse().unwrap()];
         for (asked, granted) in [(None, 3600), (Some(60), 60), (Some(86_400), 3600)] {
-            assert_eq!(run_seconds(&OrderV1 { run_timeout_seconds: asked, ..order() }, profile), granted);
+            assert_eq!(
+                run_seconds(
+                    &OrderV1 {
+                        run_timeout_seconds: asked,
+                        ..order()
+                    },
+                    profile
+                ),
+                granted
+            );
         }
-        let patient = OrderV1 { expires_at: "9999-01-01T00:00:00Z".parse().unwrap(), ..order() };
-        assert_eq!(active_deadline(&patient, profile, NOW.parse().unwrap()), i64::from(i32::MAX));
-        let late = OrderV1 { expires_at: "2020-01-01T00:00:00Z".parse().unwrap(), ..order() };
-        assert_eq!(active_deadline(&late, profile, NOW.parse().unwrap()), 3600 + 40 + 600);
+        let patient = OrderV1 {
+            expires_at: "9999-01-01T00:00:00Z".parse().unwrap(),
+            ..order()
+        };
+        assert_eq!(
+            active_deadline(&patient, profile, NOW.parse().unwrap()),
+            i64::from(i32::MAX)
+        );
+        let late = OrderV1 {
+            expires_at: "2020-01-01T00:00:00Z".parse().unwrap(),
+            ..order()
+        };
+        assert_eq!(
+            active_deadline(&late, profile, NOW.parse().unwrap()),
+            3600 + 40 + 600
+        );
     }
 
     #[test]
@@ -334,7 +438,10 @@ mod tests {
         let mut pod = pod("default");
         pod.metadata.uid = Some("0197c1f0-1111-4c22-9d1b-3f2a9c8e4b10".to_owned());
         let marks = crate::job_pod::JobPod::read(&pod).unwrap();
-        assert_eq!((marks.job, marks.order), (order().job, accepted().digest.to_string()));
+        assert_eq!(
+            (marks.job, marks.order),
+            (order().job, accepted().digest.to_string())
+        );
         pod.metadata.name = Some("another".to_owned());
         assert_eq!(crate::job_pod::JobPod::read(&pod), None);
     }

@@ -57,7 +57,11 @@ pub(crate) enum Error {
 
 impl Pool {
     pub(crate) fn new(pods: Api<Pod>, config: Arc<Config>, door: DoorName) -> Self {
-        Self { pods, config, door: Arc::new(door) }
+        Self {
+            pods,
+            config,
+            door: Arc::new(door),
+        }
     }
 
     /// The pod of an order: made, or adopted if it was made for this very order before.
@@ -67,8 +71,14 @@ impl Pool {
     pub(crate) async fn provide(&self, accepted: &Accepted) -> Result<PodUid, Error> {
         let order = &accepted.order;
         let Some(profile) = self.config.profiles.get(&order.profile) else {
-            let words = format!("the runner of this cluster has no profile named {}", order.profile);
-            return Err(Error::Refused(Reason::new(ReasonCode::UnknownProfile, words)));
+            let words = format!(
+                "the runner of this cluster has no profile named {}",
+                order.profile
+            );
+            return Err(Error::Refused(Reason::new(
+                ReasonCode::UnknownProfile,
+                words,
+            )));
         };
         let pod = manifest(accepted, profile, &self.shim_door().await?, clock::now());
         match self.pods.create(&PostParams::default(), &pod).await {
@@ -85,13 +95,23 @@ impl Pool {
 
     /// All pods that bear a job's label.
     pub(crate) async fn list(&self) -> Result<Vec<Pod>, kube::Error> {
-        Ok(self.pods.list(&ListParams::default().labels(JOB_LABEL)).await?.items)
+        Ok(self
+            .pods
+            .list(&ListParams::default().labels(JOB_LABEL))
+            .await?
+            .items)
     }
 
     /// Asks Kubernetes to delete a job's pod; this very one, not another that has its name by then.
     pub(crate) async fn remove(&self, job: JobId, uid: PodUid) -> Result<(), kube::Error> {
-        let only_this = Preconditions { uid: Some(uid.to_string()), resource_version: None };
-        let parameters = DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() };
+        let only_this = Preconditions {
+            uid: Some(uid.to_string()),
+            resource_version: None,
+        };
+        let parameters = DeleteParams {
+            preconditions: Some(only_this),
+            ..DeleteParams::default()
+        };
         match self.pods.delete(&pod_name(job), &parameters).await {
             Ok(_) => Ok(()),
             // Gone, or another one: what was to be deleted is not there.
@@ -113,21 +133,40 @@ impl Pool {
     /// Resolved each time: a Service that is made anew has another address.
     async fn shim_door(&self) -> Result<ShimDoor, Error> {
         let service = &self.door.service;
-        let failed = |source| Error::Door { service: service.clone(), source };
-        let mut addresses = tokio::net::lookup_host(service.as_str()).await.map_err(failed)?;
-        let address: SocketAddr = addresses.next().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        Ok(ShimDoor { address, ca: self.door.ca.clone() })
+        let failed = |source| Error::Door {
+            service: service.clone(),
+            source,
+        };
+        let mut addresses = tokio::net::lookup_host(service.as_str())
+            .await
+            .map_err(failed)?;
+        let address: SocketAddr = addresses
+            .next()
+            .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        Ok(ShimDoor {
+            address,
+            ca: self.door.ca.clone(),
+        })
     }
 }
 
 /// Takes a pod for this order's, if it was made for it.
 fn adopt(pod: &Pod, accepted: &Accepted) -> Result<PodUid, Error> {
     match JobPod::read(pod) {
-        Some(marks) if marks.job == accepted.order.job && marks.order == accepted.digest.to_string() => {
-            if pod.metadata.deletion_timestamp.is_some() { Err(Error::Leaving) } else { Ok(marks.uid) }
+        Some(marks)
+            if marks.job == accepted.order.job && marks.order == accepted.digest.to_string() =>
+        {
+            if pod.metadata.deletion_timestamp.is_some() {
+                Err(Error::Leaving)
+            } else {
+                Ok(marks.uid)
+            }
         }
         _ => {
-            let words = format!("a pod named {} exists that was not made for this order", pod.name_any());
+            let words = format!(
+                "a pod named {} exists that was not made for this order",
+                pod.name_any()
+            );
             Err(Error::Refused(Reason::new(ReasonCode::PodRefused, words)))
         }
     }
@@ -137,7 +176,9 @@ fn adopt(pod: &Pod, accepted: &Accepted) -> Result<PodUid, Error> {
 /// Kubernetes' own words) from what may pass.
 fn sort(error: kube::Error) -> Error {
     match &error {
-        kube::Error::Api(said) if (400..500).contains(&said.code) && !matches!(said.code, 401 | 408 | 409 | 429) => {
+        kube::Error::Api(said)
+            if (400..500).contains(&said.code) && !matches!(said.code, 401 | 408 | 409 | 429) =>
+        {
             Error::Refused(Reason::new(ReasonCode::PodRefused, &said.message))
         }
         _ => Error::Later(error),
@@ -174,7 +215,10 @@ mod tests {
     fn only_this_orders_pod_is_adopted() {
         let accepted = accepted();
         assert!(adopt(&pod(&accepted.digest.to_string()), &accepted).is_ok());
-        assert!(matches!(adopt(&pod("another order"), &accepted), Err(Error::Refused(_))));
+        assert!(matches!(
+            adopt(&pod("another order"), &accepted),
+            Err(Error::Refused(_))
+        ));
         let mut foreign = pod(&accepted.digest.to_string());
         foreign.labels_mut().remove("app.kubernetes.io/managed-by");
         assert!(matches!(adopt(&foreign, &accepted), Err(Error::Refused(_))));
@@ -185,10 +229,24 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_from_what_may_pass() {
-        let api = |code| sort(kube::Error::Api(Status { code, message: "its words".to_owned(), ..Status::default() }.boxed()));
+        let api = |code| {
+            sort(kube::Error::Api(
+                Status {
+                    code,
+                    message: "its words".to_owned(),
+                    ..Status::default()
+                }
+                .boxed(),
+            ))
+        };
         for code in [400, 403, 404, 422] {
-            let Error::Refused(reason) = api(code) else { panic!("{code}") };
-            assert_eq!((reason.code, reason.message.as_str()), (ReasonCode::PodRefused, "its words"));
+            let Error::Refused(reason) = api(code) else {
+                panic!("{code}")
+            };
+            assert_eq!(
+                (reason.code, reason.message.as_str()),
+                (ReasonCode::PodRefused, "its words")
+            );
         }
         for code in [401, 408, 429, 500, 503, 504] {
             assert!(matches!(api(code), Error::Later(_)), "{code}");

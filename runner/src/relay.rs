@@ -97,3 +97,265 @@ fn refusal(job: JobId, what: &str, error: &upstream::Error) -> Refusal {
         Refusal::Later
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use invoke_protocol::command::Command;
+    use invoke_protocol::envelope::{Order, OrderV1};
+    use invoke_protocol::runner::{Permit, PermitRefusal};
+    use invoke_protocol::shim::Assignment;
+    use invoke_protocol::topology::pod_name;
+    use kube::Api;
+    use serde_json::{Value, json};
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::config::tests::config;
+    use crate::order::tests::{Dispatcher, accepted, order};
+    use crate::scripted::{Script, World, job, uid};
+
+    struct Door {
+        world: World,
+        routes: Router,
+        granted: broadcast::Receiver<JobId>,
+        cancelling: watch::Sender<BTreeSet<JobId>>,
+    }
+
+    impl Door {
+        /// A door that is knocked at by the pod of [`order`].
+        async fn open(dispatcher: &Dispatcher, permit: Option<Permit>) -> Self {
+            let pod = serde_json::from_value(json!({"metadata": {
+                "name": pod_name(job()), "uid": uid(1),
+                "labels": {"invoke.dev/job": job().to_string(), "app.kubernetes.io/managed-by": "invoke-runner"},
+                "annotations": {"invoke.dev/order-sha256": accepted().digest.to_string()},
+            }}))
+            .unwrap();
+            let script = Script {
+                permit,
+                vouch: Some((pod_name(job()), uid(1))),
+                pods: [(pod_name(job()), pod)].into(),
+                ..Script::default()
+            };
+            let world = World::new(script).await;
+            let (granted, receiver) = broadcast::channel(4);
+            let (cancelling, jobs) = watch::channel(BTreeSet::new());
+            let relay = Relay {
+                porter: Porter::new(
+                    Api::all(world.client.clone()),
+                    world.pool.clone(),
+                    "invoke-jobs",
+                ),
+                upstream: Arc::clone(&world.upstream),
+                trust: dispatcher.trust(),
+                config: Arc::new(config()),
+                cluster: "edge-7".parse().unwrap(),
+                pool: world.pool.clone(),
+                granted,
+                cancelling: jobs,
+                stop: CancellationToken::new(),
+            };
+            Self {
+                world,
+                routes: routes(Arc::new(relay)),
+                granted: receiver,
+                cancelling,
+            }
+        }
+
+        async fn ask(&self, method: &str, path: &str, body: impl Into<Body>) -> (u16, Value) {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("authorization", "Bearer t");
+            let request = request
+                .header("content-type", "application/json")
+                .body(body.into())
+                .unwrap();
+            let response = self.routes.clone().oneshot(request).await.unwrap();
+            let status = response.status().as_u16();
+            let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+            (status, serde_json::from_slice(&body).unwrap_or_default())
+        }
+
+        fn has_pod(&self) -> bool {
+            !self.world.script().pods.is_empty()
+        }
+    }
+
+    fn granted(dispatcher: &Dispatcher, order: OrderV1) -> Permit {
+        let envelope = dispatcher.envelope(&Order::V1(order).to_payload().unwrap());
+        Permit::Granted {
+            envelope,
+            start_within_seconds: 60,
+            log_bytes: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_permit_brings_the_command() {
+        let dispatcher = Dispatcher::new();
+        let mut door = Door::open(&dispatcher, Some(granted(&dispatcher, order()))).await;
+        let (status, body) = door.ask("POST", ASSIGNMENT, "").await;
+        assert_eq!(status, 200);
+        let assignment: Assignment = serde_json::from_value(body).unwrap();
+        assert_eq!(
+            (assignment.job, assignment.command),
+            (job(), order().command)
+        );
+        assert_eq!(
+            (
+                assignment.start_within_seconds,
+                assignment.run_timeout_seconds
+            ),
+            (60, 3600)
+        );
+        assert!(
+            assignment
+                .environment
+                .contains(&("INVOKE_CLUSTER".to_owned(), "edge-7".to_owned()))
+        );
+        assert_eq!(door.granted.try_recv(), Ok(job()));
+    }
+
+    /// A stolen store, or a bug in it, must not put another command into a pod than it was made for.
+    #[tokio::test]
+    async fn a_permit_with_another_order_brings_nothing() {
+        let (dispatcher, forger) = (Dispatcher::new(), Dispatcher::new());
+        let other = OrderV1 {
+            command: Command::shell("rm -rf /").unwrap(),
+            ..order()
+        };
+        for permit in [granted(&dispatcher, other), granted(&forger, order())] {
+            let mut door = Door::open(&dispatcher, Some(permit)).await;
+            assert_eq!(door.ask("POST", ASSIGNMENT, "").await, (410, Value::Null));
+            assert!(door.granted.try_recv().is_err());
+        }
+    }
+
+    /// The command runs as the shim's user and can ask too: it gets nothing that it could start again.
+    #[tokio::test]
+    async fn who_has_printed_something_is_not_given_a_command() {
+        let dispatcher = Dispatcher::new();
+        let envelope = dispatcher.envelope(&Order::V1(order()).to_payload().unwrap());
+        let permit = Permit::Granted {
+            envelope,
+            start_within_seconds: 60,
+            log_bytes: 1,
+        };
+        let door = Door::open(&dispatcher, Some(permit)).await;
+        assert_eq!(door.ask("POST", ASSIGNMENT, "").await.0, 410);
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_may_not_start_is_removed_unless_its_job_expires() {
+        let dispatcher = Dispatcher::new();
+        for (why, kept) in [
+            (PermitRefusal::Over, false),
+            (PermitRefusal::OtherPod, false),
+            (PermitRefusal::TooLate, true),
+        ] {
+            let door = Door::open(&dispatcher, Some(Permit::Refused { why })).await;
+            assert_eq!(door.ask("POST", ASSIGNMENT, "").await.0, 410);
+            assert_eq!(door.has_pod(), kept, "{why:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn while_the_dispatcher_is_away_shims_are_told_to_ask_again() {
+        let door = Door::open(&Dispatcher::new(), None).await;
+        assert_eq!(door.ask("POST", ASSIGNMENT, "").await.0, 503);
+        assert!(door.has_pod());
+    }
+
+    /// Every route, without a proof: nothing is answered and nothing asked of the dispatcher.
+    #[tokio::test]
+    async fn who_is_no_job_pod_gets_nothing() {
+        let dispatcher = Dispatcher::new();
+        let door = Door::open(&dispatcher, Some(granted(&dispatcher, order()))).await;
+        let routes = [
+            ("POST", ASSIGNMENT),
+            ("PUT", OUTPUT),
+            ("GET", ORDERS),
+            ("POST", EXIT),
+        ];
+        let strangers = [
+            None,
+            Some((pod_name(job()), uid(2))),
+            Some(("another".to_owned(), uid(1))),
+        ];
+        for stranger in strangers {
+            door.world.script().vouch = stranger;
+            for (method, path) in routes {
+                assert_eq!(
+                    door.ask(method, path, "").await,
+                    (401, Value::Null),
+                    "{method} {path}"
+                );
+            }
+        }
+        let bare = Request::builder()
+            .method("POST")
+            .uri(ASSIGNMENT)
+            .body(Body::empty())
+            .unwrap();
+        assert_eq!(
+            door.routes.clone().oneshot(bare).await.unwrap().status(),
+            401
+        );
+        assert_eq!(door.world.script().stored, 0);
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_is_ahead_is_told_where_to_go_on() {
+        let door = Door::open(&Dispatcher::new(), None).await;
+        door.world.script().stored = 7;
+        assert_eq!(
+            door.ask("PUT", "/v1/shim/output?from=9", "xx").await,
+            (200, json!({"log_bytes": 7}))
+        );
+        assert_eq!(
+            door.ask("PUT", "/v1/shim/output?from=7", "xx").await,
+            (200, json!({"log_bytes": 9}))
+        );
+        assert_eq!(
+            door.ask("PUT", "/v1/shim/output?from=-1", "xx").await.0,
+            400
+        );
+        let too_much = vec![0; MAX_CHUNK_BYTES + 1];
+        assert_eq!(
+            door.ask("PUT", "/v1/shim/output?from=9", too_much).await.0,
+            413
+        );
+    }
+
+    #[tokio::test]
+    async fn the_end_is_acknowledged_once_it_is_on_record_and_a_second_end_is_not_taken() {
+        let door = Door::open(&Dispatcher::new(), None).await;
+        let stream = json!({"bytes": 0, "sha256": ""});
+        let record = |code: u8| {
+            json!({
+                "status": {"exited": code}, "cause": "itself", "log_bytes": 0, "stdout": stream, "stderr": stream,
+                "started_at": "2026-11-22T10:00:00Z", "finished_at": "2026-11-22T10:00:01Z",
+                "usage": {"user_micros": 0, "system_micros": 0, "max_rss_bytes": 0},
+            })
+            .to_string()
+        };
+        assert_eq!(door.ask("POST", EXIT, record(0)).await.0, 204);
+        assert_eq!(door.ask("POST", EXIT, record(0)).await.0, 204);
+        assert_eq!(door.ask("POST", EXIT, record(1)).await.0, 410);
+        assert_eq!(door.ask("POST", EXIT, "{}").await.0, 400);
+    }
+
+    #[tokio::test]
+    async fn a_cancellation_is_passed_on_at_once() {
+        let door = Door::open(&Dispatcher::new(), None).await;
+        let cancel = async {
+            tokio::task::yield_now().await;
+            door.cancelling.send_replace([job()].into());
+        };
+        let (answer, ()) = tokio::join!(door.ask("GET", ORDERS, ""), cancel);
+        assert_eq!(answer, (200, json!({"cancel": true})));
+    }
+}

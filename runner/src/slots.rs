@@ -32,7 +32,12 @@ pub(crate) struct Slot {
 
 impl Slots {
     pub(crate) fn new(limit: usize, live: watch::Receiver<BTreeSet<JobId>>) -> Self {
-        Self(Arc::new(Shared { limit, live, taken: Mutex::default(), released: Notify::new() }))
+        Self(Arc::new(Shared {
+            limit,
+            live,
+            taken: Mutex::default(),
+            released: Notify::new(),
+        }))
     }
 
     /// A slot, if there is one now.
@@ -45,7 +50,10 @@ impl Slots {
             return None;
         }
         taken.insert(job);
-        Some(Slot { shared: Arc::clone(&self.0), job })
+        Some(Slot {
+            shared: Arc::clone(&self.0),
+            job,
+        })
     }
 
     /// A slot, when there is one.
@@ -85,7 +93,9 @@ mod tests {
     use super::*;
 
     fn job(number: u8) -> JobId {
-        format!("0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b{number:02x}").parse().unwrap()
+        format!("0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b{number:02x}")
+            .parse()
+            .unwrap()
     }
 
     #[test]
@@ -97,7 +107,10 @@ mod tests {
         let third = slots.try_take(job(3));
         assert!(third.is_some(), "job 2 is not two");
         assert!(slots.try_take(job(4)).is_none());
-        assert!(slots.try_take(job(1)).is_some(), "a job that has its pod may adopt it");
+        assert!(
+            slots.try_take(job(1)).is_some(),
+            "a job that has its pod may adopt it"
+        );
         drop((second, third));
         assert!(slots.try_take(job(4)).is_some());
     }

@@ -76,7 +76,10 @@ impl Starter {
                 self.tell_last(job, &Report::Rejected { reason }).await
             }
             Verdict::Forged(why) => {
-                tracing::error!(alarm = true, "a message that no dispatcher of ours has sent was thrown away: {why}");
+                tracing::error!(
+                    alarm = true,
+                    "a message that no dispatcher of ours has sent was thrown away: {why}"
+                );
                 Disposition::DeadLetter
             }
         }
@@ -108,7 +111,11 @@ impl Starter {
 
     /// Waits for this replica to hand the permit on, or for the dispatcher to say that another has, or
     /// that the job is over.
-    async fn until_decided(&self, job: JobId, mut granted: broadcast::Receiver<JobId>) -> Disposition {
+    async fn until_decided(
+        &self,
+        job: JobId,
+        mut granted: broadcast::Receiver<JobId>,
+    ) -> Disposition {
         loop {
             tokio::select! {
                 () = grant_of(job, &mut granted) => return Disposition::Ack,
@@ -128,8 +135,17 @@ impl Starter {
         let slot = match self.slots.try_take(job) {
             Some(slot) => slot,
             None => {
-                let words = format!("the cluster runs {} jobs, as many as its runner takes at once", self.config.max_jobs);
-                self.tell(job, &Report::Waiting { reason: Reason::new(ReasonCode::RunnerBusy, words) }).await;
+                let words = format!(
+                    "the cluster runs {} jobs, as many as its runner takes at once",
+                    self.config.max_jobs
+                );
+                self.tell(
+                    job,
+                    &Report::Waiting {
+                        reason: Reason::new(ReasonCode::RunnerBusy, words),
+                    },
+                )
+                .await;
                 self.slots.take(job).await
             }
         };
@@ -137,7 +153,9 @@ impl Starter {
             Ok(()) => self.tell(job, &Report::PodCreated).await,
             Err(reason) => {
                 tracing::warn!(job.id = %job, "job {job} gets no pod: {}", reason.message);
-                return self.tell_last(job, &Report::PodFailed { pod: None, reason }).await;
+                return self
+                    .tell_last(job, &Report::PodFailed { pod: None, reason })
+                    .await;
             }
         }
         // Kept until the message is done with: by then the pod counts by itself.
@@ -158,7 +176,13 @@ impl Starter {
                 Err(error) => {
                     let words = chain(&error);
                     tracing::warn!(job.id = %job, "job {job} has no pod yet: {words}");
-                    self.tell(job, &Report::Waiting { reason: Reason::new(ReasonCode::PodRefused, words) }).await;
+                    self.tell(
+                        job,
+                        &Report::Waiting {
+                            reason: Reason::new(ReasonCode::PodRefused, words),
+                        },
+                    )
+                    .await;
                 }
             }
             tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
@@ -251,5 +275,205 @@ fn waits() -> impl Iterator<Item = Duration> {
 fn undecided(job: JobId, error: &upstream::Error) -> Disposition {
     tracing::warn!(job.id = %job, "nothing can be done about job {job} now: {}", chain(error));
     // Where the dispatcher refuses for good, going round again would only repeat it.
-    if error.is_final() { Disposition::DeadLetter } else { Disposition::Requeue }
+    if error.is_final() {
+        Disposition::DeadLetter
+    } else {
+        Disposition::Requeue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use invoke_protocol::envelope::OrderV1;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::config::tests::config;
+    use crate::order::tests::{Dispatcher, order};
+    use crate::scripted::{Script, World, job};
+
+    /// An order that is good for as long as these tests run.
+    fn fresh() -> OrderV1 {
+        OrderV1 {
+            expires_at: clock::now() + jiff::SignedDuration::from_mins(15),
+            ..order()
+        }
+    }
+
+    fn starter(world: &World, dispatcher: &Dispatcher, max_jobs: usize) -> Arc<Starter> {
+        let (_, live) = watch::channel(BTreeSet::new());
+        Arc::new(Starter {
+            trust: dispatcher.trust(),
+            config: Arc::new(config()),
+            upstream: Arc::clone(&world.upstream),
+            slots: Slots::new(max_jobs, live),
+            pool: world.pool.clone(),
+            granted: broadcast::channel(4).0,
+        })
+    }
+
+    async fn handled(script: Script) -> (World, Disposition) {
+        let (world, dispatcher) = (World::new(script).await, Dispatcher::new());
+        let disposition = starter(&world, &dispatcher, 4)
+            .handle(&dispatcher.message(fresh()))
+            .await;
+        (world, disposition)
+    }
+
+    fn yours() -> Script {
+        Script {
+            claim: Some(Claim::Yours),
+            ..Script::default()
+        }
+    }
+
+    /// Hands the permit on once the dispatcher was told of the pod.
+    async fn grant_when_created(world: &World, starter: &Starter) {
+        while !world.script().reports.contains(&Report::PodCreated) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        starter.granted.send(job()).unwrap();
+    }
+
+    /// Before the permit another replica must be able to take over, after it nobody must.
+    #[tokio::test]
+    async fn a_message_is_held_until_the_permit() {
+        let (world, dispatcher) = (World::new(yours()).await, Dispatcher::new());
+        let starter = starter(&world, &dispatcher, 4);
+        let message = dispatcher.message(fresh());
+        let mut handling = std::pin::pin!(starter.handle(&message));
+        tokio::select! {
+            disposition = &mut handling => panic!("{disposition:?} before the permit"),
+            () = grant_when_created(&world, &starter) => {}
+        }
+        assert_eq!(handling.await, Disposition::Ack);
+        assert_eq!(world.script().made, 1);
+    }
+
+    /// The API server made the pod and the answer was lost; then the message comes a second time.
+    #[tokio::test]
+    async fn one_order_makes_one_pod() {
+        let (world, dispatcher) = (
+            World::new(Script {
+                lose_answer: true,
+                ..yours()
+            })
+            .await,
+            Dispatcher::new(),
+        );
+        let starter = starter(&world, &dispatcher, 4);
+        let message = dispatcher.message(fresh());
+        for _ in 0..2 {
+            world.script().reports.clear();
+            let (disposition, ()) = tokio::join!(
+                starter.handle(&message),
+                grant_when_created(&world, &starter)
+            );
+            assert_eq!(disposition, Disposition::Ack);
+        }
+        assert_eq!(world.script().made, 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_over_gets_no_pod_and_keeps_none() {
+        let stale: k8s_openapi::api::core::v1::Pod = serde_json::from_value(serde_json::json!({"metadata": {
+            "name": pod_name(job()), "uid": crate::scripted::uid(1),
+            "labels": {"invoke.dev/job": job().to_string(), "app.kubernetes.io/managed-by": "invoke-runner"},
+            "annotations": {"invoke.dev/order-sha256": "x"},
+        }}))
+        .unwrap();
+        let pods = [(pod_name(job()), stale)].into();
+        let (world, disposition) = handled(Script {
+            claim: Some(Claim::Over),
+            pods,
+            ..Script::default()
+        })
+        .await;
+        assert_eq!(disposition, Disposition::Ack);
+        assert!(world.script().pods.is_empty() && world.script().made == 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_started_is_left_alone() {
+        let (world, disposition) = handled(Script {
+            claim: Some(Claim::Started),
+            ..Script::default()
+        })
+        .await;
+        assert_eq!((disposition, world.script().made), (Disposition::Ack, 0));
+    }
+
+    #[tokio::test]
+    async fn what_kubernetes_refuses_is_told_in_its_words() {
+        let (world, disposition) = handled(Script {
+            refuse_pod: Some((403, "exceeded quota: few")),
+            ..yours()
+        })
+        .await;
+        assert_eq!(disposition, Disposition::Ack);
+        let reason = Reason::new(ReasonCode::PodRefused, "exceeded quota: few");
+        assert_eq!(
+            world.script().reports,
+            [Report::PodFailed { pod: None, reason }]
+        );
+    }
+
+    /// Not even a question goes out on account of a message that nobody has signed.
+    #[tokio::test]
+    async fn a_forged_message_has_no_effect() {
+        let world = World::new(yours()).await;
+        let starter = starter(&world, &Dispatcher::new(), 4);
+        let disposition = starter.handle(&Dispatcher::new().message(fresh())).await;
+        assert_eq!(disposition, Disposition::DeadLetter);
+        let script = world.script();
+        assert_eq!(
+            (script.claims, script.made, script.reports.len()),
+            (0, 0, 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn an_unknown_profile_is_refused_to_the_dispatcher() {
+        let (world, dispatcher) = (World::new(yours()).await, Dispatcher::new());
+        let message = dispatcher.message(OrderV1 {
+            profile: "root".parse().unwrap(),
+            ..fresh()
+        });
+        assert_eq!(
+            starter(&world, &dispatcher, 4).handle(&message).await,
+            Disposition::Ack
+        );
+        let script = world.script();
+        assert!(
+            matches!(&script.reports[..], [Report::Rejected { reason }] if reason.code == ReasonCode::UnknownProfile)
+        );
+        assert_eq!((script.claims, script.made), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_slot_says_so() {
+        let (world, dispatcher) = (World::new(yours()).await, Dispatcher::new());
+        let starter = starter(&world, &dispatcher, 1);
+        let _taken = starter
+            .slots
+            .try_take("0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4bff".parse().unwrap())
+            .unwrap();
+        let message = dispatcher.message(fresh());
+        let told = async {
+            while world.script().reports.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            disposition = starter.handle(&message) => panic!("{disposition:?}"),
+            () = told => {}
+        }
+        let script = world.script();
+        assert!(
+            matches!(&script.reports[..], [Report::Waiting { reason }] if reason.code == ReasonCode::RunnerBusy)
+        );
+        assert_eq!(script.made, 0);
+    }
 }

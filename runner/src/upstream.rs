@@ -8,9 +8,10 @@ use bytes::Bytes;
 use invoke_protocol::id::{ClusterId, JobId, RunnerId};
 use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::{
-    AMQP_CREDENTIAL, AmqpCredential, CLAIM, COMPLETE, CONTACT, Claim, CompleteRequest, ContactRequest,
-    ContactResponse, ENROL, EnrolRequest, Enrolment, MAX_TOKEN_LIFETIME_SECONDS, OUTPUT, OutputAck, OutputQuery,
-    PERMIT, Permit, PermitRequest, REPORT, Report, TOKEN_AUDIENCE, TokenClaims, path,
+    AMQP_CREDENTIAL, AmqpCredential, CLAIM, COMPLETE, CONTACT, Claim, CompleteRequest,
+    ContactRequest, ContactResponse, ENROL, EnrolRequest, Enrolment, MAX_TOKEN_LIFETIME_SECONDS,
+    OUTPUT, OutputAck, OutputQuery, PERMIT, Permit, PermitRequest, REPORT, Report, TOKEN_AUDIENCE,
+    TokenClaims, path,
 };
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
@@ -56,8 +57,11 @@ impl Error {
     /// Whether the same call can never succeed. Everything else may be repeated: a missing network, a
     /// dispatcher that restarts, a clock that is set right, a cluster that is enrolled again.
     pub(crate) fn is_final(&self) -> bool {
-        let Self::Refused(problem) = self else { return false };
-        (400..500).contains(&problem.status) && !matches!(problem.status, 401 | 403 | 408 | 425 | 429)
+        let Self::Refused(problem) = self else {
+            return false;
+        };
+        (400..500).contains(&problem.status)
+            && !matches!(problem.status, 401 | 403 | 408 | 425 | 429)
     }
 }
 
@@ -95,7 +99,10 @@ impl Wire {
         if let Some(path) = ca_file {
             builder = builder.tls_certs_only(certificates(path)?);
         }
-        Ok(Self { client: builder.build().map_err(SetupError::Tls)?, base })
+        Ok(Self {
+            client: builder.build().map_err(SetupError::Tls)?,
+            base,
+        })
     }
 
     pub(crate) fn base(&self) -> &Url {
@@ -104,7 +111,10 @@ impl Wire {
 
     /// The one call without a token.
     pub(crate) async fn enrol(&self, request: &EnrolRequest) -> Result<Enrolment, Error> {
-        let call = self.request(Method::POST, ENROL).timeout(CALL).json(request);
+        let call = self
+            .request(Method::POST, ENROL)
+            .timeout(CALL)
+            .json(request);
         read(send(call).await?).await
     }
 
@@ -119,7 +129,11 @@ impl Wire {
 fn certificates(path: &Path) -> Result<Vec<Certificate>, SetupError> {
     let pem = std::fs::read(path).map_err(|error| SetupError::Read(path.to_owned(), error))?;
     let found = Certificate::from_pem_bundle(&pem).map_err(SetupError::Tls)?;
-    if found.is_empty() { Err(SetupError::NoCertificate(path.to_owned())) } else { Ok(found) }
+    if found.is_empty() {
+        Err(SetupError::NoCertificate(path.to_owned()))
+    } else {
+        Ok(found)
+    }
 }
 
 /// The dispatcher, as a replica of an enrolled cluster speaks to it.
@@ -133,41 +147,99 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// `key` is the cluster's, PKCS#8.
     pub(crate) fn new(wire: Wire, cluster: ClusterId, runner: RunnerId, key: &[u8]) -> Self {
-        Self { wire, cluster, runner, key: EncodingKey::from_ed_der(key) }
+        Self {
+            wire,
+            cluster,
+            runner,
+            key: EncodingKey::from_ed_der(key),
+        }
     }
 
     pub(crate) async fn amqp_credential(&self) -> Result<AmqpCredential, Error> {
-        self.ask(self.wire.request(Method::POST, AMQP_CREDENTIAL).timeout(CALL)).await
+        self.ask(
+            self.wire
+                .request(Method::POST, AMQP_CREDENTIAL)
+                .timeout(CALL),
+        )
+        .await
     }
 
     pub(crate) async fn contact(&self, request: &ContactRequest) -> Result<ContactResponse, Error> {
         let patience = Duration::from_secs(request.wait_seconds) + CONTACT_SLACK;
-        self.ask(self.wire.request(Method::POST, CONTACT).timeout(patience).json(request)).await
+        self.ask(
+            self.wire
+                .request(Method::POST, CONTACT)
+                .timeout(patience)
+                .json(request),
+        )
+        .await
     }
 
     pub(crate) async fn claim(&self, job: JobId) -> Result<Claim, Error> {
-        match self.ask(self.wire.request(Method::POST, &path(CLAIM, job)).timeout(CALL)).await {
+        match self
+            .ask(
+                self.wire
+                    .request(Method::POST, &path(CLAIM, job))
+                    .timeout(CALL),
+            )
+            .await
+        {
             // `Over` means "or there is none" too; this is how another dispatcher would say it.
             Err(error) if error.code() == Some(ProblemCode::JobNotFound) => Ok(Claim::Over),
             answer => answer,
         }
     }
 
-    pub(crate) async fn permit(&self, job: JobId, request: &PermitRequest) -> Result<Permit, Error> {
-        self.ask(self.wire.request(Method::POST, &path(PERMIT, job)).timeout(CALL).json(request)).await
+    pub(crate) async fn permit(
+        &self,
+        job: JobId,
+        request: &PermitRequest,
+    ) -> Result<Permit, Error> {
+        self.ask(
+            self.wire
+                .request(Method::POST, &path(PERMIT, job))
+                .timeout(CALL)
+                .json(request),
+        )
+        .await
     }
 
     pub(crate) async fn report(&self, job: JobId, report: &Report) -> Result<(), Error> {
-        self.tell(self.wire.request(Method::POST, &path(REPORT, job)).timeout(CALL).json(report)).await
+        self.tell(
+            self.wire
+                .request(Method::POST, &path(REPORT, job))
+                .timeout(CALL)
+                .json(report),
+        )
+        .await
     }
 
-    pub(crate) async fn output(&self, job: JobId, query: OutputQuery, log: Bytes) -> Result<OutputAck, Error> {
-        let request = self.wire.request(Method::PUT, &path(OUTPUT, job)).query(&query).body(log);
+    pub(crate) async fn output(
+        &self,
+        job: JobId,
+        query: OutputQuery,
+        log: Bytes,
+    ) -> Result<OutputAck, Error> {
+        let request = self
+            .wire
+            .request(Method::PUT, &path(OUTPUT, job))
+            .query(&query)
+            .body(log);
         self.ask(request.timeout(UPLOAD)).await
     }
 
-    pub(crate) async fn complete(&self, job: JobId, request: &CompleteRequest) -> Result<(), Error> {
-        self.tell(self.wire.request(Method::POST, &path(COMPLETE, job)).timeout(CALL).json(request)).await
+    pub(crate) async fn complete(
+        &self,
+        job: JobId,
+        request: &CompleteRequest,
+    ) -> Result<(), Error> {
+        self.tell(
+            self.wire
+                .request(Method::POST, &path(COMPLETE, job))
+                .timeout(CALL)
+                .json(request),
+        )
+        .await
     }
 
     async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
@@ -192,7 +264,8 @@ impl Upstream {
             exp: now + MAX_TOKEN_LIFETIME_SECONDS,
             runner: self.runner.clone(),
         };
-        jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &self.key).map_err(Error::Sign)
+        jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &self.key)
+            .map_err(Error::Sign)
     }
 }
 
@@ -203,7 +276,11 @@ async fn send(request: RequestBuilder) -> Result<Response, Error> {
         return Ok(response);
     }
     let body = response.bytes().await.map_err(Error::Unreachable)?;
-    Err(serde_json::from_slice(&body).map_or(Error::Strange(status), |problem| Error::Refused(Box::new(problem))))
+    Err(
+        serde_json::from_slice(&body).map_or(Error::Strange(status), |problem| {
+            Error::Refused(Box::new(problem))
+        }),
+    )
 }
 
 async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Error> {
@@ -220,12 +297,25 @@ mod tests {
 
     #[test]
     fn only_what_can_never_succeed_is_final() {
-        for code in [ProblemCode::JobOver, ProblemCode::OtherPod, ProblemCode::InvalidOutput, ProblemCode::JobNotFound] {
+        for code in [
+            ProblemCode::JobOver,
+            ProblemCode::OtherPod,
+            ProblemCode::InvalidOutput,
+            ProblemCode::JobNotFound,
+        ] {
             assert!(refused(code).is_final(), "{code:?}");
         }
-        for code in [ProblemCode::Unauthenticated, ProblemCode::Forbidden, ProblemCode::Unavailable, ProblemCode::Internal] {
+        for code in [
+            ProblemCode::Unauthenticated,
+            ProblemCode::Forbidden,
+            ProblemCode::Unavailable,
+            ProblemCode::Internal,
+        ] {
             assert!(!refused(code).is_final(), "{code:?}");
         }
-        assert!(!Error::Strange(StatusCode::NOT_FOUND).is_final(), "a proxy's 404 is not about the job");
+        assert!(
+            !Error::Strange(StatusCode::NOT_FOUND).is_final(),
+            "a proxy's 404 is not about the job"
+        );
     }
 }

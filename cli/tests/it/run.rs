@@ -109,25 +109,22 @@ fn what_was_asked_for_is_sent() {
     );
 }
 
-/// Lines appear when they are printed, not at the end.
+/// What is printed appears when it is printed, not at the end, and not only when its line is complete.
 #[test]
 fn output_is_not_held_back() {
     let bed = Bed::new();
     bed.stub
         .on("POST /v1/jobs", vec![Answer::json(202, &queued())]);
     let mut pieces = vec![job_event(0, running())];
-    pieces.extend(Printed::nothing().out("first\n").events());
+    pieces.extend(Printed::nothing().out("password: ").events());
     pieces.push(Piece::Silence);
     bed.stub
         .on(&route("GET", "/events"), vec![Answer::events(pieces)]);
     let mut child = spawn(bed.invoke(&["sleep"]));
-    let mut line = String::new();
-    std::io::BufRead::read_line(
-        &mut std::io::BufReader::new(child.stdout.take().unwrap()),
-        &mut line,
-    )
-    .unwrap();
-    assert_eq!(line, "first\n");
+    let mut first = [0; 10];
+    let stdout = child.stdout.as_mut().unwrap();
+    std::io::Read::read_exact(stdout, &mut first).unwrap();
+    assert_eq!(&first, b"password: ");
     child.kill().unwrap();
     child.wait().unwrap();
 }

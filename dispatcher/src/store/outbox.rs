@@ -67,7 +67,7 @@ macro_rules! lease {
 }
 
 impl Store {
-    /// Takes up to `limit` unsent jobs, the oldest first, for [`LEASE`].
+    /// Takes up to `limit` unsent jobs, the oldest first, for half a minute.
     ///
     /// # Guarantees
     /// No two relays hold the same job at the same time, unless one of them outlives its lease.

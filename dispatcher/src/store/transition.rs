@@ -75,7 +75,7 @@ impl Store {
     /// Whoever waits for the job is told after the change is durable, never before.
     ///
     /// # Errors
-    /// [`Error`]; [`Error::Contended`] after [`MAX_RACES`] lost races.
+    /// [`Error`]; [`Error::Contended`] after many lost races.
     pub async fn change(
         &self,
         change: Change<'_>,

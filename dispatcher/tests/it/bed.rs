@@ -188,7 +188,7 @@ pub(crate) async fn problem(response: Response, code: ProblemCode) -> Problem {
     problem
 }
 
-/// Asks until it is so, for ten seconds at most.
+/// Asks until it is so, for twenty seconds at most.
 pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let asking = async {
         loop {

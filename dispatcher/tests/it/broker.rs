@@ -1,6 +1,8 @@
 //! The way to the cluster over a real RabbitMQ: down and up again, without its queue, and as a runner
 //! sees it.
 
+use std::collections::BTreeSet;
+
 use invoke_protocol::envelope::Order;
 use invoke_protocol::job::Job;
 use invoke_protocol::runner::AmqpCredential;
@@ -8,7 +10,7 @@ use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptio
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, ErrorKind};
 use reqwest::{Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bed::{Dispatcher, eventually, expect};
 use crate::broker_bed::Broker;
@@ -76,6 +78,35 @@ async fn a_deleted_queue_is_declared_again_and_nothing_is_lost() {
     broker.await_queue(&name).await;
     assert_eq!(job_of(&broker.next_message(&name).await), job.id);
     sent(&dispatcher, &job).await;
+    broker.remove(&[]).await;
+}
+
+/// Of many messages that are under way at once, the ones without a queue are told from the others:
+/// confirms come in any order.
+#[tokio::test]
+async fn a_returned_message_is_not_taken_for_another() {
+    let (broker, good, gone) = (Broker::new().await, cluster_name(), cluster_name());
+    let dispatcher = broker.dispatcher().await;
+    dispatcher.cluster(&good).await;
+    dispatcher.cluster(&gone).await;
+    broker.await_queue(&good).await;
+    broker.await_queue(&gone).await;
+    broker.delete_queue(&gone).await;
+    let submissions = (0..40).map(|number| {
+        let cluster = if number % 2 == 0 { &good } else { &gone };
+        let body = json!({ "command": { "shell": "date" }, "cluster": cluster });
+        let dispatcher = &dispatcher;
+        async move {
+            let response = dispatcher.submit_as(uuid::Uuid::now_v7(), &body).await;
+            expect::<Job>(response, StatusCode::ACCEPTED).await.id
+        }
+    });
+    let submitted = futures::future::join_all(submissions).await;
+    let mut missing: BTreeSet<_> = submitted.into_iter().skip(1).step_by(2).collect();
+    // One that was taken for another would come with the next round of the sweeper, a minute later.
+    while !missing.is_empty() {
+        missing.remove(&job_of(&broker.next_message(&gone).await));
+    }
     broker.remove(&[]).await;
 }
 

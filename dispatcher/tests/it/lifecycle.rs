@@ -383,17 +383,20 @@ async fn a_silent_cluster_is_marked_heard_again_and_at_last_given_up() {
     let app = dispatcher.running.app();
     let (store, broker) = (app.store.clone(), Arc::clone(&app.broker));
     let now = jiff::Timestamp::now();
-    let sweeper = Sweeper {
-        store,
-        broker,
-        listening_since: now,
-    };
     let later = |seconds| now + SignedDuration::from_secs(seconds);
+    let sweeper = |listening_since| Sweeper {
+        store: store.clone(),
+        broker: Arc::clone(&broker),
+        listening_since,
+    };
+    let (sweeper, restarted) = (sweeper(now), sweeper(later(30)));
     sweeper.sweep(later(59)).await.unwrap();
+    assert_eq!(dispatcher.job(&job).await.state, StateName::Running);
+    restarted.sweep(later(61)).await.unwrap();
     assert_eq!(
         dispatcher.job(&job).await.state,
         StateName::Running,
-        "nobody could speak before it listened"
+        "it was not there to hear"
     );
     sweeper.sweep(later(61)).await.unwrap();
     assert_eq!(dispatcher.job(&job).await.state, StateName::ContactLost);
@@ -458,6 +461,7 @@ async fn replicas_share_jobs_keys_and_output() {
     let path = format!("/v1/jobs/{}/output", job.id);
     let read = other.request(Method::GET, &path).send().await.unwrap();
     assert_eq!(read.bytes().await.unwrap(), output);
+    database.remove().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,11 @@
 //! The dispatcher as a whole, over its real doors, on real engines: SQLite in a folder of its own,
 //! PostgreSQL and RabbitMQ where `make test` has started them.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops, and says where"
+)]
+
 mod bed;
 mod runner;
 mod broker_bed;

@@ -1,18 +1,25 @@
 //! The document is part of the contract: a change of it is seen in review.
 
-/// `dispatcher/openapi.json` is made with `invoke-dispatcher openapi > dispatcher/openapi.json`.
+use std::path::Path;
+
+/// `make snapshots` writes it anew.
 #[test]
 fn the_document_is_the_one_that_is_committed() {
-    let committed = include_str!("../../openapi.json");
-    let made = invoke_dispatcher::openapi().unwrap();
-    if committed.trim() != made.trim() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
+    let made = invoke_dispatcher::openapi().unwrap() + "\n";
+    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        std::fs::write(&file, &made).unwrap();
+    }
+    let committed = std::fs::read_to_string(&file).unwrap();
+    if committed != made {
         let first = committed
             .lines()
             .zip(made.lines())
             .position(|(old, new)| old != new);
+        let line = first.map_or_else(|| committed.lines().count(), |line| line + 1);
         panic!(
-            "dispatcher/openapi.json is not true any more, from line {:?}: `make snapshots`",
-            first.map(|line| line + 1)
+            "{} is not true any more, from line {line}: run `make snapshots` and read the diff",
+            file.display()
         );
     }
 }

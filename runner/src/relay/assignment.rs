@@ -19,9 +19,16 @@ pub(super) async fn post(
     Speaker(pod): Speaker,
 ) -> Result<Json<Assignment>, Refusal> {
     let job = pod.job;
-    let permit = relay.upstream.permit(job, &PermitRequest { pod: pod.uid }).await;
+    let permit = relay
+        .upstream
+        .permit(job, &PermitRequest { pod: pod.uid })
+        .await;
     match permit.map_err(|error| refusal(job, "the start", &error))? {
-        Permit::Granted { envelope, start_within_seconds, log_bytes: 0 } => {
+        Permit::Granted {
+            envelope,
+            start_within_seconds,
+            log_bytes: 0,
+        } => {
             let assignment = assignment(&relay, &pod, &envelope, start_within_seconds)?;
             tracing::info!(job.id = %job, pod.uid = %pod.uid, "job {job} may start");
             // Nobody may be holding the message, or another replica is: it asks the dispatcher.

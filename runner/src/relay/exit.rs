@@ -19,7 +19,11 @@ pub(super) async fn post(
     record: Result<Json<ExitRecord>, JsonRejection>,
 ) -> Result<StatusCode, Refusal> {
     let Json(exit) = record.map_err(|_| Refusal::Invalid)?;
-    match relay.upstream.complete(pod.job, &CompleteRequest { pod: pod.uid, exit }).await {
+    match relay
+        .upstream
+        .complete(pod.job, &CompleteRequest { pod: pod.uid, exit })
+        .await
+    {
         Ok(()) => {
             tracing::info!(job.id = %pod.job, pod.uid = %pod.uid, "the end of job {} is on record", pod.job);
             Ok(StatusCode::NO_CONTENT)

@@ -25,13 +25,29 @@ pub(super) async fn put(
     log: Bytes,
 ) -> Result<Json<OutputAck>, Refusal> {
     let Query(Position { from }) = position.map_err(|_| Refusal::Invalid)?;
-    let stored = match relay.upstream.output(pod.job, OutputQuery { pod: pod.uid, from }, log).await {
+    let stored = match relay
+        .upstream
+        .output(pod.job, OutputQuery { pod: pod.uid, from }, log)
+        .await
+    {
         // The shim is ahead of what is stored. Nothing at all, offered at the beginning, is answered with
         // where the log ends.
         Err(error) if error.code() == Some(ProblemCode::OutputGap) => {
-            relay.upstream.output(pod.job, OutputQuery { pod: pod.uid, from: 0 }, Bytes::new()).await
+            relay
+                .upstream
+                .output(
+                    pod.job,
+                    OutputQuery {
+                        pod: pod.uid,
+                        from: 0,
+                    },
+                    Bytes::new(),
+                )
+                .await
         }
         answer => answer,
     };
-    stored.map(Json).map_err(|error| refusal(pod.job, "output", &error))
+    stored
+        .map(Json)
+        .map_err(|error| refusal(pod.job, "output", &error))
 }

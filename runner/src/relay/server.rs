@@ -35,14 +35,22 @@ pub(crate) enum InvalidCertificate {
 
 /// The door's TLS, from PEM.
 pub(crate) fn tls(certificate: &str, key: &str) -> Result<Arc<ServerConfig>, InvalidCertificate> {
-    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(InvalidCertificate::Pem)?;
+    let certificate =
+        CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(InvalidCertificate::Pem)?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(InvalidCertificate::Pem)?;
-    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key);
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key);
     config.map(Arc::new).map_err(InvalidCertificate::Unusable)
 }
 
 /// Serves until a little after `stop`, then lets the requests that are under way finish.
-pub(crate) async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, routes: Router, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    routes: Router,
+    stop: CancellationToken,
+) {
     let acceptor = TlsAcceptor::from(tls);
     let connections = GracefulShutdown::new();
     let closing = async {
@@ -57,7 +65,12 @@ pub(crate) async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, routes:
         };
         match accepted {
             Ok((stream, _)) => {
-                tokio::spawn(connection(stream, acceptor.clone(), routes.clone(), connections.watcher()));
+                tokio::spawn(connection(
+                    stream,
+                    acceptor.clone(),
+                    routes.clone(),
+                    connections.watcher(),
+                ));
             }
             Err(error) => {
                 // Mostly "too many open files": a connection that ends gives one back.
@@ -67,8 +80,14 @@ pub(crate) async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, routes:
         }
     }
     drop(listener);
-    if tokio::time::timeout(FINISH_WITHIN, connections.shutdown()).await.is_err() {
-        tracing::warn!("some requests did not finish within {} s; their shims ask another replica", FINISH_WITHIN.as_secs());
+    if tokio::time::timeout(FINISH_WITHIN, connections.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "some requests did not finish within {} s; their shims ask another replica",
+            FINISH_WITHIN.as_secs()
+        );
     }
 }
 
@@ -81,7 +100,10 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, routes: Router, wa
         Err(_elapsed) => return tracing::debug!("a TLS handshake took too long"),
     };
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE);
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     if let Err(error) = watcher.watch(serving.into_owned()).await {
         tracing::debug!("a shim's connection ended: {error}");

@@ -52,7 +52,12 @@ type TokenDigest = [u8; 32];
 impl Porter {
     pub(crate) fn new(reviews: Api<TokenReview>, pool: Pool, jobs_namespace: &str) -> Self {
         let account_prefix = format!("system:serviceaccount:{jobs_namespace}:");
-        Self { reviews, pool, account_prefix, known: Mutex::default() }
+        Self {
+            reviews,
+            pool,
+            account_prefix,
+            known: Mutex::default(),
+        }
     }
 
     async fn identify(&self, token: &str) -> Result<Speaker, Refusal> {
@@ -71,12 +76,27 @@ impl Porter {
             token: Some(token.to_owned()),
             audiences: Some(vec![SHIM_TOKEN_AUDIENCE.to_owned()]),
         };
-        let review = TokenReview { spec, ..TokenReview::default() };
-        let review = self.reviews.create(&PostParams::default(), &review).await.map_err(|error| later(&error))?;
-        let (name, uid) = reviewed_pod(&review, &self.account_prefix).ok_or(Refusal::Unauthenticated)?;
+        let review = TokenReview {
+            spec,
+            ..TokenReview::default()
+        };
+        let review = self
+            .reviews
+            .create(&PostParams::default(), &review)
+            .await
+            .map_err(|error| later(&error))?;
+        let (name, uid) =
+            reviewed_pod(&review, &self.account_prefix).ok_or(Refusal::Unauthenticated)?;
         let pod = self.pool.find(&name).await.map_err(|error| later(&error))?;
-        let marks = pod.as_ref().and_then(JobPod::read).ok_or(Refusal::Unauthenticated)?;
-        if marks.uid == uid { Ok(Speaker(marks)) } else { Err(Refusal::Unauthenticated) }
+        let marks = pod
+            .as_ref()
+            .and_then(JobPod::read)
+            .ok_or(Refusal::Unauthenticated)?;
+        if marks.uid == uid {
+            Ok(Speaker(marks))
+        } else {
+            Err(Refusal::Unauthenticated)
+        }
     }
 
     fn remembered(&self, digest: &TokenDigest, now: Instant) -> Option<Speaker> {
@@ -96,7 +116,10 @@ impl Porter {
 
 fn token_digest(token: &str) -> Result<TokenDigest, Refusal> {
     let digest = digest::digest(&digest::SHA256, token.as_bytes());
-    digest.as_ref().try_into().map_err(|_| Refusal::Unauthenticated)
+    digest
+        .as_ref()
+        .try_into()
+        .map_err(|_| Refusal::Unauthenticated)
 }
 
 /// The pod that a review vouches for.
@@ -104,13 +127,18 @@ fn reviewed_pod(review: &TokenReview, account_prefix: &str) -> Option<(String, P
     let status = review.status.as_ref()?;
     let audiences = status.audiences.as_deref().unwrap_or_default();
     // An API server that does not know audiences leaves them out: then the token may be for anybody.
-    let for_us = audiences.iter().any(|audience| audience == SHIM_TOKEN_AUDIENCE);
+    let for_us = audiences
+        .iter()
+        .any(|audience| audience == SHIM_TOKEN_AUDIENCE);
     if status.authenticated != Some(true) || !for_us {
         return None;
     }
     let user = status.user.as_ref()?;
     user.username.as_deref()?.strip_prefix(account_prefix)?;
-    Some((extra(user, POD_NAME)?.to_owned(), extra(user, POD_UID)?.parse().ok()?))
+    Some((
+        extra(user, POD_NAME)?.to_owned(),
+        extra(user, POD_UID)?.parse().ok()?,
+    ))
 }
 
 /// The value of an attribute that has exactly one.
@@ -122,7 +150,10 @@ fn extra<'a>(user: &'a UserInfo, name: &str) -> Option<&'a str> {
 }
 
 fn later(error: &kube::Error) -> Refusal {
-    tracing::warn!("the API server cannot be asked who a shim is: {}", chain(error));
+    tracing::warn!(
+        "the API server cannot be asked who a shim is: {}",
+        chain(error)
+    );
     Refusal::Later
 }
 
@@ -130,8 +161,13 @@ impl FromRequestParts<Arc<Relay>> for Speaker {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, relay: &Arc<Relay>) -> Result<Self, Refusal> {
-        let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or(Refusal::Unauthenticated)?;
+        let header = parts
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let token = header
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .ok_or(Refusal::Unauthenticated)?;
         relay.porter.identify(token).await
     }
 }
@@ -162,7 +198,10 @@ mod tests {
 
     #[test]
     fn the_api_servers_word_names_the_pod() {
-        assert_eq!(pod_of(&good()), Some(("invoke-x".to_owned(), UID.parse().unwrap())));
+        assert_eq!(
+            pod_of(&good()),
+            Some(("invoke-x".to_owned(), UID.parse().unwrap()))
+        );
     }
 
     #[test]
@@ -170,10 +209,19 @@ mod tests {
         let user = "/user/extra/authentication.kubernetes.io~1";
         let wrong = [
             ("/authenticated".to_owned(), json!(false)),
-            ("/audiences".to_owned(), json!(["https://kubernetes.default.svc"])),
+            (
+                "/audiences".to_owned(),
+                json!(["https://kubernetes.default.svc"]),
+            ),
             ("/audiences".to_owned(), json!(null)),
-            ("/user/username".to_owned(), json!("system:serviceaccount:default:invoke-profile-default")),
-            ("/user/username".to_owned(), json!("system:serviceaccount:invoke-jobs-2:default")),
+            (
+                "/user/username".to_owned(),
+                json!("system:serviceaccount:default:invoke-profile-default"),
+            ),
+            (
+                "/user/username".to_owned(),
+                json!("system:serviceaccount:invoke-jobs-2:default"),
+            ),
             (format!("{user}pod-uid"), json!(["not a uid"])),
             (format!("{user}pod-uid"), json!([])),
             (format!("{user}pod-name"), json!(["one", "two"])),

@@ -3,6 +3,8 @@
 //! The shim takes signals and reaps every child of its process, so it cannot run inside the tests'
 //! own: this binary starts itself again for it, see [`pod::shim_process`].
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is how to fail")]
+
 mod door;
 mod pod;
 mod ends;

@@ -1,0 +1,265 @@
+//! One connection: what is declared on it, and how a message is published so that it is known what
+//! became of it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use invoke_protocol::id::ClusterName;
+use invoke_protocol::topology::{
+    COMMAND_EXCHANGE, DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, command_queue,
+};
+use lapin::options::{
+    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
+    QueueDeclareOptions,
+};
+use lapin::tcp::OwnedTLSConfig;
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
+    PublisherConfirm,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, PATIENCE, Target};
+use crate::options::QueueType;
+
+/// A connection with its exchanges declared, ready to publish.
+pub struct Session {
+    pub(super) connection: Connection,
+    channel: Channel,
+    queue_type: QueueType,
+    declared: Mutex<HashSet<ClusterName>>,
+    pub(super) ended: CancellationToken,
+}
+
+/// An order on its way to a cluster.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Where to.
+    pub cluster: ClusterName,
+    /// Its own id, different from that of any other message that is under way.
+    pub id: String,
+    /// What it says.
+    pub body: Vec<u8>,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    /// The broker has it, and answers for it.
+    Taken,
+    /// There is no queue for it. The broker confirms such a message too, and forgets it.
+    Unroutable(String),
+}
+
+impl Session {
+    pub(super) async fn open(target: &Target, ended: CancellationToken) -> Result<Self, Error> {
+        let properties =
+            ConnectionProperties::default().with_connection_name("invoke-dispatcher".into());
+        let tls = OwnedTLSConfig {
+            identity: None,
+            cert_chain: target.ca_pem.clone(),
+        };
+        let open = async {
+            let runtime = lapin::runtime::default_runtime()?;
+            let connection =
+                Connection::connect_uri_with_config(target.uri.clone(), properties, tls, runtime)
+                    .await?;
+            let channel = connection.create_channel().await?;
+            channel
+                .confirm_select(ConfirmSelectOptions::default())
+                .await?;
+            let session = Self {
+                connection,
+                channel,
+                queue_type: target.queue_type,
+                declared: Mutex::default(),
+                ended,
+            };
+            session.declare_exchanges().await?;
+            Ok(session)
+        };
+        tokio::time::timeout(PATIENCE, open)
+            .await
+            .map_err(|_| Error::Slow("connecting"))?
+    }
+
+    /// Whether the broker takes nothing at the moment.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.connection.status().blocked()
+    }
+
+    /// Cancelled when no more is to be published: the connection is in doubt, or the program stops.
+    #[must_use]
+    pub const fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
+    /// Publishes messages and waits until the broker answers for each of them. What became of them, in
+    /// their order.
+    ///
+    /// The client library hands a returned message to whichever confirm comes next, and confirms come in
+    /// any order. So a return is told by the id of its message, and only when all confirms are in: the
+    /// broker sends each return before its own confirm.
+    ///
+    /// An error means that it is unknown whether the broker has the message, and the session must end.
+    pub async fn publish(&self, messages: &[Message]) -> Vec<Result<Delivery, Error>> {
+        let mut sent = Vec::with_capacity(messages.len());
+        for message in messages {
+            sent.push(self.send(message).await);
+        }
+        let mut confirmations = Vec::with_capacity(sent.len());
+        for sent in sent {
+            confirmations.push(match sent {
+                Ok(confirm) => self.confirmed(confirm).await,
+                Err(error) => Err(error),
+            });
+        }
+        let returned: HashMap<String, String> = confirmations.iter().filter_map(returned).collect();
+        let deliveries = messages.iter().zip(confirmations);
+        deliveries
+            .map(
+                |(message, confirmation)| match (confirmation?, returned.get(&message.id)) {
+                    (_, Some(why)) => {
+                        // Somebody deleted the queue or its binding: declare it before the next message.
+                        self.declared().remove(&message.cluster);
+                        Ok(Delivery::Unroutable(why.clone()))
+                    }
+                    (Confirmation::Ack(_), None) => Ok(Delivery::Taken),
+                    (Confirmation::Nack(_) | Confirmation::NotRequested, None) => {
+                        Err(Error::Nacked)
+                    }
+                },
+            )
+            .collect()
+    }
+
+    async fn send(&self, message: &Message) -> Result<PublisherConfirm, Error> {
+        self.ensure_queue(&message.cluster).await?;
+        // `mandatory`: without it the broker confirms a message that no queue takes, and drops it.
+        let options = BasicPublishOptions {
+            mandatory: true,
+            immediate: false,
+        };
+        let properties = BasicProperties::default()
+            // 2, persistent: it outlives a restart of the broker.
+            .with_delivery_mode(2)
+            .with_content_type("application/json".into())
+            .with_message_id(message.id.as_str().into());
+        let key = command_queue(&message.cluster).into();
+        let publish = self.channel.basic_publish(
+            COMMAND_EXCHANGE.into(),
+            key,
+            options,
+            &message.body,
+            properties,
+        );
+        Ok(publish.await?)
+    }
+
+    /// Waits for a confirm; not long, unless the broker has said that it will be.
+    async fn confirmed(&self, mut confirm: PublisherConfirm) -> Result<Confirmation, Error> {
+        loop {
+            match tokio::time::timeout(PATIENCE, &mut confirm).await {
+                Ok(confirmation) => return Ok(confirmation?),
+                Err(_elapsed) if self.is_blocked() && !self.ended.is_cancelled() => {}
+                Err(_elapsed) => return Err(Error::Slow("a confirm")),
+            }
+        }
+    }
+
+    /// All exchanges, and where dead letters go.
+    async fn declare_exchanges(&self) -> Result<(), Error> {
+        // Durable: a restart of the broker must not unbind every cluster.
+        let durable = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let plain = FieldTable::default;
+        // Direct: one cluster, one key. Fanout: whatever is dead goes to the one place.
+        let kinds = [
+            (COMMAND_EXCHANGE, ExchangeKind::Direct),
+            (DEAD_LETTER_EXCHANGE, ExchangeKind::Fanout),
+        ];
+        for (exchange, kind) in kinds {
+            self.channel
+                .exchange_declare(exchange.into(), kind, durable, plain())
+                .await?;
+        }
+        self.declare_queue(DEAD_LETTER_QUEUE, plain()).await?;
+        let (queue, exchange) = (DEAD_LETTER_QUEUE.into(), DEAD_LETTER_EXCHANGE.into());
+        self.channel
+            .queue_bind(
+                queue,
+                exchange,
+                "".into(),
+                QueueBindOptions::default(),
+                plain(),
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// A cluster's queue with its binding, once a session.
+    pub(super) async fn ensure_queue(&self, cluster: &ClusterName) -> Result<(), Error> {
+        if self.declared().contains(cluster) {
+            return Ok(());
+        }
+        let queue = command_queue(cluster);
+        let mut arguments = FieldTable::default();
+        // What a runner rejects, or fails on again and again, is kept for people to look at.
+        let exchange = AMQPValue::LongString(DEAD_LETTER_EXCHANGE.into());
+        arguments.insert("x-dead-letter-exchange".into(), exchange);
+        self.declare_queue(&queue, arguments).await?;
+        let (name, key) = (queue.as_str().into(), queue.as_str().into());
+        let bind = self.channel.queue_bind(
+            name,
+            COMMAND_EXCHANGE.into(),
+            key,
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        tokio::time::timeout(PATIENCE, bind)
+            .await
+            .map_err(|_| Error::Slow("binding a queue"))??;
+        self.declared().insert(cluster.clone());
+        Ok(())
+    }
+
+    async fn declare_queue(&self, name: &str, mut arguments: FieldTable) -> Result<(), Error> {
+        // Quorum: written to disk on most nodes before the confirm. Given always, because a broker's
+        // default may be another, and one that differs later is refused.
+        let queue_type = AMQPValue::LongString(self.queue_type.as_str().into());
+        arguments.insert("x-queue-type".into(), queue_type);
+        let options = QueueDeclareOptions {
+            // Orders wait through a restart of the broker.
+            durable: true,
+            // Several replicas of a runner consume it, and it waits when there is none.
+            exclusive: false,
+            // A cluster that is offline has no consumer, and its orders must not go with it.
+            auto_delete: false,
+            passive: false,
+            nowait: false,
+        };
+        let declare = self.channel.queue_declare(name.into(), options, arguments);
+        tokio::time::timeout(PATIENCE, declare)
+            .await
+            .map_err(|_| Error::Slow("declaring a queue"))??;
+        Ok(())
+    }
+
+    fn declared(&self) -> MutexGuard<'_, HashSet<ClusterName>> {
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The id of the message that a confirmation brought back, and why.
+fn returned(confirmation: &Result<Confirmation, Error>) -> Option<(String, String)> {
+    let Ok(Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message))) = confirmation
+    else {
+        return None;
+    };
+    let id = message.delivery.properties.message_id().as_ref()?;
+    Some((id.to_string(), message.reply_text.to_string()))
+}
