@@ -70,7 +70,9 @@ fn incomplete(job: &Job, taken_bytes: u64) -> Option<String> {
     }
     let why = match job.output_incomplete_reason {
         Some(IncompleteReason::NotUploaded) => "the rest was never uploaded",
-        Some(IncompleteReason::PodGone | IncompleteReason::Unknown) | None => "nobody knows how much is missing",
+        Some(IncompleteReason::PodGone | IncompleteReason::Unknown) | None => {
+            "nobody knows how much is missing"
+        }
     };
     let written = match (&job.stdout, &job.stderr) {
         (Some(stdout), Some(stderr)) => format!(" of {}", stdout.bytes + stderr.bytes),

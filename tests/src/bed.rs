@@ -36,8 +36,9 @@ pub fn bed() -> Bed {
 /// If it is not set.
 #[must_use]
 pub fn variable(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} is not set: these tests need a test bed; run `make test`, which starts one"))
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: these tests need a test bed; run `make test`, which starts one")
+    })
 }
 
 impl Bed {
@@ -46,8 +47,12 @@ impl Bed {
     pub fn invoke(&self) -> Command {
         let mut command = Command::new(program("invoke"));
         // Neither a user's configuration file nor a variable of theirs reaches a test.
-        command.env("XDG_CONFIG_HOME", "/nonexistent").env("XDG_DATA_HOME", "/nonexistent");
-        command.env_remove("INVOKE_PROFILE").env_remove("INVOKE_TOKEN");
+        command
+            .env("XDG_CONFIG_HOME", "/nonexistent")
+            .env("XDG_DATA_HOME", "/nonexistent");
+        command
+            .env_remove("INVOKE_PROFILE")
+            .env_remove("INVOKE_TOKEN");
         // Some tests add clusters; with more than one, a command has to say which it means.
         command.env("INVOKE_CLUSTER", &self.name);
         command
@@ -83,7 +88,10 @@ impl Bed {
         match std::env::var("INVOKE_TEST_CLUSTER_NETNS") {
             Ok(namespace) if !namespace.is_empty() => {
                 let mut command = Command::new("nsenter");
-                command.arg(format!("--net=/run/netns/{namespace}")).arg("--").arg(program);
+                command
+                    .arg(format!("--net=/run/netns/{namespace}"))
+                    .arg("--")
+                    .arg(program);
                 command
             }
             _ => Command::new(program),
@@ -115,6 +123,7 @@ pub fn workspace() -> PathBuf {
 /// A program that was built here.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    let folder = std::env::var_os("INVOKE_BIN_DIR").map_or_else(|| workspace().join("target/debug"), PathBuf::from);
+    let folder = std::env::var_os("INVOKE_BIN_DIR")
+        .map_or_else(|| workspace().join("target/debug"), PathBuf::from);
     folder.join(name)
 }

@@ -25,8 +25,14 @@ pub fn run(command: &mut Command) -> Ran {
         .output()
         .unwrap_or_else(|error| panic!("{:?} cannot be started: {error}", command.get_program()));
     let status = output.status;
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Ran { code, stdout: output.stdout, stderr: output.stderr }
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    Ran {
+        code,
+        stdout: output.stdout,
+        stderr: output.stderr,
+    }
 }
 
 impl Ran {
@@ -46,12 +52,20 @@ impl Ran {
     #[must_use]
     pub fn stderr_of_command(&self) -> String {
         let text = self.stderr_text();
-        text.split_inclusive('\n').filter(|line| !line.starts_with("invoke: ")).collect()
+        text.split_inclusive('\n')
+            .filter(|line| !line.starts_with("invoke: "))
+            .collect()
     }
 }
 
 impl fmt::Debug for Ran {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "exit code {}\n--- stdout\n{}\n--- stderr\n{}", self.code, self.stdout_text(), self.stderr_text())
+        write!(
+            f,
+            "exit code {}\n--- stdout\n{}\n--- stderr\n{}",
+            self.code,
+            self.stdout_text(),
+            self.stderr_text()
+        )
     }
 }

@@ -70,7 +70,11 @@ fn what_would_let_it_escalate_is_refused() {
             assert_eq!(can_i(attempt, namespace), "no", "{attempt} in {namespace}");
         }
     }
-    assert_eq!(can_i("create pods", "invoke-jobs"), "yes", "else the attempts above prove nothing");
+    assert_eq!(
+        can_i("create pods", "invoke-jobs"),
+        "yes",
+        "else the attempts above prove nothing"
+    );
     assert_eq!(can_i("create pods", "invoke-system"), "no");
 }
 

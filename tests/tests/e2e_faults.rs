@@ -1,6 +1,8 @@
 //! Things that break while a command runs, and people who try to start one without leave. Each test
 //! breaks a part that all share, so they run one after another.
 
+#![expect(clippy::unwrap_used, reason = "what a test does not expect ends it")]
+
 use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +21,11 @@ fn alone() -> MutexGuard<'static, ()> {
 fn follow_while(bed: &Bed, fault: impl FnOnce()) {
     let mut child = bed
         .invoke()
-        .args(["--start-within", "60s", "for i in $(seq 1 100); do echo line $i; sleep 0.1; done; exit 7"])
+        .args([
+            "--start-within",
+            "60s",
+            "for i in $(seq 1 100); do echo line $i; sleep 0.1; done; exit 7",
+        ])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -32,7 +38,11 @@ fn follow_while(bed: &Bed, fault: impl FnOnce()) {
     let output = child.wait_with_output().unwrap();
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     let expected: String = (1..=100).map(|number| format!("line {number}\n")).collect();
-    assert_eq!(String::from_utf8(text).unwrap(), expected, "a byte was lost or doubled: {words}");
+    assert_eq!(
+        String::from_utf8(text).unwrap(),
+        expected,
+        "a byte was lost or doubled: {words}"
+    );
     assert_eq!(output.status.code(), Some(7), "{words}");
 }
 
@@ -55,7 +65,16 @@ fn a_runner_that_is_killed_costs_a_pause() {
     let bed = bed();
     follow_while(&bed, || {
         let selector = "app.kubernetes.io/name=invoke-runner";
-        let ran = bed.kubectl(&["delete", "pod", "-n", "invoke-system", "-l", selector, "--grace-period=0", "--force"]);
+        let ran = bed.kubectl(&[
+            "delete",
+            "pod",
+            "-n",
+            "invoke-system",
+            "-l",
+            selector,
+            "--grace-period=0",
+            "--force",
+        ]);
         assert_eq!(ran.code, 0, "{ran:?}");
     });
 }
@@ -72,7 +91,11 @@ fn a_broker_that_is_restarted_costs_nothing() {
     });
     // What was submitted while nobody was connected arrives too.
     let ran = bed.ran(&["echo after"]);
-    assert_eq!((ran.code, ran.stdout_text().as_str()), (0, "after\n"), "{ran:?}");
+    assert_eq!(
+        (ran.code, ran.stdout_text().as_str()),
+        (0, "after\n"),
+        "{ran:?}"
+    );
 }
 
 /// Promise 10: whoever owns the broker can send what they like, and starts nothing.
@@ -81,51 +104,105 @@ fn a_forged_order_starts_nothing() {
     let _alone = alone();
     let bed = bed();
     let dead_before = dead_letters();
-    let forged = r#"{"key_id":"0000000000000000","payload":"eyJ2ZXJzaW9uIjoiMSJ9","signature":"AAAA"}"#;
+    let forged =
+        r#"{"key_id":"0000000000000000","payload":"eyJ2ZXJzaW9uIjoiMSJ9","signature":"AAAA"}"#;
     for body in [forged, "not even JSON"] {
         let message = serde_json::json!({
             "properties": {"delivery_mode": 2}, "routing_key": format!("cmd.{}", bed.name),
             "payload": body, "payload_encoding": "string"
         });
-        let answer = management(&["-X", "POST", "-d", &message.to_string()], "/api/exchanges/%2f/invoke.commands/publish");
-        assert!(answer.contains(r#""routed":true"#), "the forged order reached the queue: {answer}");
+        let answer = management(
+            &["-X", "POST", "-d", &message.to_string()],
+            "/api/exchanges/%2f/invoke.commands/publish",
+        );
+        assert!(
+            answer.contains(r#""routed":true"#),
+            "the forged order reached the queue: {answer}"
+        );
     }
-    wait::until("the forged orders to be put aside", Duration::from_secs(30), || (dead_letters() >= dead_before + 2).then_some(()));
+    wait::until(
+        "the forged orders to be put aside",
+        Duration::from_secs(30),
+        || (dead_letters() >= dead_before + 2).then_some(()),
+    );
     let ran = bed.ran(&["echo still here"]);
-    assert_eq!((ran.code, ran.stdout_text().as_str()), (0, "still here\n"), "{ran:?}");
+    assert_eq!(
+        (ran.code, ran.stdout_text().as_str()),
+        (0, "still here\n"),
+        "{ran:?}"
+    );
 }
 
 /// The runner's credential opens its own queue and nothing else on the broker.
 #[test]
 fn the_runners_credential_reads_one_queue() {
     let bed = bed();
-    let permissions = management(&[], &format!("/api/users/invoke-runner.{}/permissions", bed.name));
+    let permissions = management(
+        &[],
+        &format!("/api/users/invoke-runner.{}/permissions", bed.name),
+    );
     let permissions: serde_json::Value = serde_json::from_str(&permissions).unwrap();
-    assert_eq!(permissions.as_array().map(Vec::len), Some(1), "{permissions}");
+    assert_eq!(
+        permissions.as_array().map(Vec::len),
+        Some(1),
+        "{permissions}"
+    );
     let only = &permissions[0];
-    assert_eq!((only["configure"].as_str(), only["write"].as_str()), (Some(""), Some("")), "{only}");
+    assert_eq!(
+        (only["configure"].as_str(), only["write"].as_str()),
+        (Some(""), Some("")),
+        "{only}"
+    );
     // Anchored, and the dot is a dot: else `cmd.a` would open `cmd.ab` or `cmdxa` too.
-    assert_eq!(only["read"].as_str(), Some(format!("^cmd\\.{}$", bed.name).as_str()), "{only}");
+    assert_eq!(
+        only["read"].as_str(),
+        Some(format!("^cmd\\.{}$", bed.name).as_str()),
+        "{only}"
+    );
     let user = management(&[], &format!("/api/users/invoke-runner.{}", bed.name));
-    assert!(user.contains(r#""tags":[]"#), "no management rights: {user}");
+    assert!(
+        user.contains(r#""tags":[]"#),
+        "no management rights: {user}"
+    );
 }
 
 /// How many messages the dead-letter queue holds.
 fn dead_letters() -> u64 {
     let ask = r#"{"count":1000,"ackmode":"ack_requeue_true","encoding":"auto"}"#;
-    let answer = management(&["-X", "POST", "-d", ask], "/api/queues/%2f/invoke.dead-letter/get");
-    let messages: serde_json::Value = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
-    messages.as_array().map_or(0, |messages| messages.len() as u64)
+    let answer = management(
+        &["-X", "POST", "-d", ask],
+        "/api/queues/%2f/invoke.dead-letter/get",
+    );
+    let messages: serde_json::Value =
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
+    messages
+        .as_array()
+        .map_or(0, |messages| messages.len() as u64)
 }
 
 /// A call of RabbitMQ's management API with its admin's credential.
 fn management(arguments: &[&str], path: &str) -> String {
     let amqp = variable("INVOKE_TEST_AMQP_URL");
-    let credential = amqp.trim_start_matches("amqps://").split('@').next().unwrap().to_owned();
+    let credential = amqp
+        .trim_start_matches("amqps://")
+        .split('@')
+        .next()
+        .unwrap()
+        .to_owned();
     let url = format!("{}{path}", variable("INVOKE_TEST_AMQP_MANAGEMENT_URL"));
     let mut command = std::process::Command::new("curl");
-    command.args(["-sS", "--fail-with-body", "--cacert", &variable("INVOKE_TEST_AMQP_CA"), "-u", &credential]);
-    let ran = run(command.args(["-H", "content-type: application/json"]).args(arguments).arg(url));
+    command.args([
+        "-sS",
+        "--fail-with-body",
+        "--cacert",
+        &variable("INVOKE_TEST_AMQP_CA"),
+        "-u",
+        &credential,
+    ]);
+    let ran = run(command
+        .args(["-H", "content-type: application/json"])
+        .args(arguments)
+        .arg(url));
     assert_eq!(ran.code, 0, "{ran:?}");
     ran.stdout_text()
 }

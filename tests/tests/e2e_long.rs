@@ -10,7 +10,11 @@ use invoke_tests::bed::bed;
 fn a_command_that_is_silent_for_ten_minutes_is_heard_at_the_end() {
     let begin = Instant::now();
     let ran = bed().ran(&["echo begin; sleep 600; echo end; exit 5"]);
-    assert_eq!((ran.code, ran.stdout_text().as_str()), (5, "begin\nend\n"), "{ran:?}");
+    assert_eq!(
+        (ran.code, ran.stdout_text().as_str()),
+        (5, "begin\nend\n"),
+        "{ran:?}"
+    );
     assert!(begin.elapsed() >= Duration::from_secs(600));
 }
 
@@ -23,6 +27,15 @@ fn an_order_after_ten_idle_minutes_arrives_at_once() {
     std::thread::sleep(Duration::from_secs(600));
     let begin = Instant::now();
     let ran = bed().ran(&["echo awake"]);
-    assert_eq!((ran.code, ran.stdout_text().as_str()), (0, "awake\n"), "after {:?}: {ran:?}", waited.elapsed());
-    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+    assert_eq!(
+        (ran.code, ran.stdout_text().as_str()),
+        (0, "awake\n"),
+        "after {:?}: {ran:?}",
+        waited.elapsed()
+    );
+    assert!(
+        begin.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        begin.elapsed()
+    );
 }

@@ -13,7 +13,10 @@ fn refused(arguments: &[&str], code: i32, words: &[&str]) -> Ran {
     assert_eq!(ran.code, code, "{arguments:?}: {ran:?}");
     assert_eq!(ran.stdout_text(), "", "{arguments:?}: {ran:?}");
     for word in words {
-        assert!(ran.stderr_text().contains(word), "{arguments:?} should mention {word:?}: {ran:?}");
+        assert!(
+            ran.stderr_text().contains(word),
+            "{arguments:?} should mention {word:?}: {ran:?}"
+        );
     }
     ran
 }
@@ -39,7 +42,11 @@ fn unknown_names_are_answered_with_near_ones() {
     let near = format!("{}x", bed.name);
     refused(&["-c", &near, "true"], 240, &[&near, &bed.name]);
     refused(&["-c", "Not A Name", "true"], 240, &["Not A Name"]);
-    refused(&["--profile", "defualt", "true"], 240, &["defualt", "default"]);
+    refused(
+        &["--profile", "defualt", "true"],
+        240,
+        &["defualt", "default"],
+    );
 }
 
 #[test]
@@ -60,21 +67,33 @@ fn a_dispatcher_that_cannot_be_trusted_is_not_talked_to() {
     };
     let nobody = with("INVOKE_URL", &format!("https://{}:1", bed.hub_ip));
     assert_eq!(nobody.code, 241, "{nobody:?}");
-    assert!(nobody.stderr_text().contains(&format!("{}:1", bed.hub_ip)), "{nobody:?}");
+    assert!(
+        nobody.stderr_text().contains(&format!("{}:1", bed.hub_ip)),
+        "{nobody:?}"
+    );
 
     let another_authority = invoke_tests::bed::variable("INVOKE_TEST_AMQP_CA");
     let untrusted = with("INVOKE_CA_FILE", &another_authority);
     assert_eq!(untrusted.code, 241, "{untrusted:?}");
-    assert!(untrusted.stderr_text().contains("certificate"), "{untrusted:?}");
+    assert!(
+        untrusted.stderr_text().contains("certificate"),
+        "{untrusted:?}"
+    );
 
     let token = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(token.path(), "invoke_wrong").unwrap();
     let stranger = with("INVOKE_TOKEN_FILE", token.path().to_str().unwrap());
     assert_eq!(stranger.code, 242, "{stranger:?}");
-    assert!(!stranger.stderr_text().contains("invoke_wrong"), "a token is never printed: {stranger:?}");
+    assert!(
+        !stranger.stderr_text().contains("invoke_wrong"),
+        "a token is never printed: {stranger:?}"
+    );
 
     let broker = with("INVOKE_URL", &format!("https://{}:15671", bed.hub_ip));
-    assert_eq!(broker.code, 241, "RabbitMQ's management page is no dispatcher: {broker:?}");
+    assert_eq!(
+        broker.code, 241,
+        "RabbitMQ's management page is no dispatcher: {broker:?}"
+    );
 }
 
 /// A refused submission leaves no job, and no job leaves a pod.
@@ -86,7 +105,15 @@ fn a_refusal_leaves_nothing_behind() {
     let profile = "nosuchprofile";
     refused(&["--profile", profile, "true"], 240, &[profile]);
     let listed = bed.json(&["-o", "json", "jobs", "--limit", "500"]);
-    assert!(!listed["jobs"].as_array().unwrap().iter().any(|job| job["profile"] == profile), "{}", newest_job(&bed));
+    assert!(
+        !listed["jobs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|job| job["profile"] == profile),
+        "{}",
+        newest_job(&bed)
+    );
 }
 
 /// A cluster that never came: the job says so at once, and expires at its deadline, to the second.
@@ -96,7 +123,10 @@ fn a_job_for_a_cluster_that_never_came_expires_on_time() {
     let name = format!("never-{}", std::process::id());
     let invitation = bed.ran(&["clusters", "add", &name]);
     assert_eq!(invitation.code, 0, "{invitation:?}");
-    assert!(invitation.stdout_text().contains("joinToken: "), "{invitation:?}");
+    assert!(
+        invitation.stdout_text().contains("joinToken: "),
+        "{invitation:?}"
+    );
     refused(&["clusters", "add", &name], 240, &[&name]);
 
     let begin = Instant::now();
@@ -105,25 +135,44 @@ fn a_job_for_a_cluster_that_never_came_expires_on_time() {
     assert_eq!(ran.code, 243, "{ran:?}");
     assert_eq!(ran.stdout_text(), "");
     assert!(ran.stderr_text().contains("never"), "why it waits: {ran:?}");
-    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(6), "expired after {took:?}");
+    assert!(
+        took >= Duration::from_secs(3) && took < Duration::from_secs(6),
+        "expired after {took:?}"
+    );
 }
 
 /// A pod that no node takes: the scheduler's own sentence within seconds, while it still waits.
 #[test]
 fn a_pod_that_cannot_be_scheduled_says_so_in_seconds() {
     let bed = bed();
-    let id = bed.ran(&["--profile", "unschedulable", "--no-wait", "--start-within", "20s", "true"]).stdout_text();
+    let id = bed
+        .ran(&[
+            "--profile",
+            "unschedulable",
+            "--no-wait",
+            "--start-within",
+            "20s",
+            "true",
+        ])
+        .stdout_text();
     let id = id.trim();
     let waiting = wait::until("the scheduler's word", Duration::from_secs(15), || {
         let job = bed.json(&["-o", "json", "jobs", id]);
-        (job["waiting"]["code"] == "pod_unschedulable").then(|| job["waiting"]["message"].to_string())
+        (job["waiting"]["code"] == "pod_unschedulable")
+            .then(|| job["waiting"]["message"].to_string())
     });
     assert!(waiting.contains("nodes are available"), "{waiting}");
     let ran = bed.ran(&["logs", "-f", id]);
     assert_eq!(ran.code, 243, "{ran:?}");
-    assert!(ran.stderr_text().contains("nodes are available"), "also at the end: {ran:?}");
+    assert!(
+        ran.stderr_text().contains("nodes are available"),
+        "also at the end: {ran:?}"
+    );
     wait::until("its pod to be gone", Duration::from_secs(30), || {
-        bed.job_pods().iter().all(|pod| !pod.contains(id)).then_some(())
+        bed.job_pods()
+            .iter()
+            .all(|pod| !pod.contains(id))
+            .then_some(())
     });
 }
 
@@ -134,8 +183,15 @@ fn an_image_that_cannot_be_pulled_ends_the_job_in_seconds() {
     let begin = Instant::now();
     let ran = bed.ran(&["--profile", "no-such-image", "true"]);
     assert_eq!(ran.code, 244, "{ran:?}");
-    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
-    assert!(ran.stderr_text().contains("no-such-image"), "which image: {ran:?}");
+    assert!(
+        begin.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert!(
+        ran.stderr_text().contains("no-such-image"),
+        "which image: {ran:?}"
+    );
     let job = bed.json(&["-o", "json", "jobs", "--limit", "100"])["jobs"]
         .as_array()
         .unwrap()
@@ -143,6 +199,10 @@ fn an_image_that_cannot_be_pulled_ends_the_job_in_seconds() {
         .find(|job| job["profile"] == "no-such-image")
         .cloned()
         .unwrap();
-    assert_eq!((job["state"].as_str(), job["started"].as_str()), (Some("infra_failed"), Some("no")), "{job}");
+    assert_eq!(
+        (job["state"].as_str(), job["started"].as_str()),
+        (Some("infra_failed"), Some("no")),
+        "{job}"
+    );
     assert_eq!(job["reason"]["code"], "image_pull", "{job}");
 }

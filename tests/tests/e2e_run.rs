@@ -12,7 +12,10 @@ fn the_pods_of_a_closed_cluster_are_listed() {
     let ran = bed().ran(&["kubectl get pods -A"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     let text = ran.stdout_text();
-    assert!(text.starts_with("NAMESPACE "), "nothing but the command's own bytes on stdout: {ran:?}");
+    assert!(
+        text.starts_with("NAMESPACE "),
+        "nothing but the command's own bytes on stdout: {ran:?}"
+    );
     assert!(text.contains("invoke-system"), "{ran:?}");
     assert_eq!(ran.stderr_of_command(), "", "{ran:?}");
 }
@@ -24,7 +27,9 @@ fn an_argv_reaches_the_program_as_it_is() {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.stdout_text().contains("INTERNAL-IP"), "{ran:?}");
 
-    let ran = bed().ran(&["--", "printf", "%s|", "a b", "$HOME", "*", "", "'\"", "ä日本"]);
+    let ran = bed().ran(&[
+        "--", "printf", "%s|", "a b", "$HOME", "*", "", "'\"", "ä日本",
+    ]);
     assert_eq!(ran.stdout_text(), "a b|$HOME|*||'\"|ä日本|", "{ran:?}");
 }
 
@@ -43,7 +48,11 @@ fn a_shell_line_is_a_shell_line() {
     ];
     for (line, expected) in cases {
         let ran = bed().ran(&[line]);
-        assert_eq!((ran.code, ran.stdout_text().as_str()), (0, *expected), "{line}: {ran:?}");
+        assert_eq!(
+            (ran.code, ran.stdout_text().as_str()),
+            (0, *expected),
+            "{line}: {ran:?}"
+        );
     }
 }
 
@@ -53,7 +62,11 @@ fn the_tools_that_people_reach_for_are_there() {
     let line = "kubectl version --client >k && helm version --short >h && jq --version >j && yq --version >y \
                 && curl --version >c && tar --version >t && echo a b | awk '{print $2}' | sed s/b/c/ | grep c | xargs echo";
     let ran = bed().ran(&[line]);
-    assert_eq!((ran.code, ran.stdout_text().as_str()), (0, "c\n"), "{ran:?}");
+    assert_eq!(
+        (ran.code, ran.stdout_text().as_str()),
+        (0, "c\n"),
+        "{ran:?}"
+    );
 }
 
 #[test]
@@ -71,7 +84,10 @@ fn the_exit_code_is_the_commands_own() {
         assert_eq!(ran.stdout_text(), "", "{line}: {ran:?}");
     }
     let ran = bed().ran(&["kubectl get nosuchthing"]);
-    assert!(ran.stderr_text().contains("nosuchthing"), "Kubernetes' own message: {ran:?}");
+    assert!(
+        ran.stderr_text().contains("nosuchthing"),
+        "Kubernetes' own message: {ran:?}"
+    );
     let ran = bed().ran(&["--", "nosuchprogram", "--flag"]);
     assert_eq!(ran.code, 127, "{ran:?}");
     assert!(ran.stderr_text().contains("nosuchprogram"), "{ran:?}");
@@ -80,7 +96,8 @@ fn the_exit_code_is_the_commands_own() {
 /// The two streams stay apart, and every byte value passes.
 #[test]
 fn bytes_are_bytes() {
-    let line = "for i in $(seq 0 255); do printf \"\\\\x$(printf %02x $i)\"; done; echo problem >&2";
+    let line =
+        "for i in $(seq 0 255); do printf \"\\\\x$(printf %02x $i)\"; done; echo problem >&2";
     let ran = bed().ran(&[line]);
     assert_eq!(ran.stdout, (0..=255).collect::<Vec<u8>>(), "{ran:?}");
     assert_eq!(ran.stderr_of_command(), "problem\n");
@@ -92,7 +109,11 @@ fn bytes_are_bytes() {
 #[test]
 fn a_command_that_closes_its_stdout_runs_on() {
     let ran = bed().ran(&["echo before; exec >&-; sleep 1; echo after >&2; exit 3"]);
-    assert_eq!((ran.code, ran.stdout_text().as_str()), (3, "before\n"), "{ran:?}");
+    assert_eq!(
+        (ran.code, ran.stdout_text().as_str()),
+        (3, "before\n"),
+        "{ran:?}"
+    );
     assert_eq!(ran.stderr_of_command(), "after\n");
 }
 
@@ -106,14 +127,28 @@ fn lines_appear_as_they_are_printed() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let seen: Vec<(String, Instant)> =
-        BufReader::new(child.stdout.take().unwrap()).lines().map(|line| (line.unwrap(), Instant::now())).collect();
+    let seen: Vec<(String, Instant)> = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(|line| (line.unwrap(), Instant::now()))
+        .collect();
     let ended = Instant::now();
     assert!(child.wait().unwrap().success());
-    assert_eq!(seen.iter().map(|(line, _)| line.as_str()).collect::<Vec<_>>(), ["1", "2", "3"]);
+    assert_eq!(
+        seen.iter()
+            .map(|(line, _)| line.as_str())
+            .collect::<Vec<_>>(),
+        ["1", "2", "3"]
+    );
     // The command sleeps for three seconds after the first line: a late delivery shows here.
-    assert!(ended - seen[0].1 > Duration::from_secs(2), "line 1 came {:?} before the end", ended - seen[0].1);
-    assert!(seen[2].1 - seen[0].1 > Duration::from_secs(1), "lines 1 and 3 came together");
+    assert!(
+        ended - seen[0].1 > Duration::from_secs(2),
+        "line 1 came {:?} before the end",
+        ended - seen[0].1
+    );
+    assert!(
+        seen[2].1 - seen[0].1 > Duration::from_secs(1),
+        "lines 1 and 3 came together"
+    );
 }
 
 /// `default` reads; what it may not do, Kubernetes itself refuses in its own words.
@@ -122,16 +157,24 @@ fn a_refused_right_is_kubernetes_own_message() {
     let ran = bed().ran(&["kubectl create namespace not-mine"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.stderr_text().contains("(Forbidden)"), "{ran:?}");
-    assert!(ran.stderr_text().contains("system:serviceaccount:invoke-jobs:"), "{ran:?}");
+    assert!(
+        ran.stderr_text()
+            .contains("system:serviceaccount:invoke-jobs:"),
+        "{ran:?}"
+    );
 
     let ran = bed().ran(&["kubectl get secrets -A"]);
-    assert!(ran.stderr_text().contains("(Forbidden)"), "a reader does not read secrets: {ran:?}");
+    assert!(
+        ran.stderr_text().contains("(Forbidden)"),
+        "a reader does not read secrets: {ran:?}"
+    );
 }
 
 /// kubectl means the namespace that it means everywhere, not the one where the pod happens to be.
 #[test]
 fn the_default_namespace_is_default() {
-    let ran = bed().ran(&["kubectl get configmap kube-root-ca.crt -o jsonpath={.metadata.namespace}"]);
+    let ran =
+        bed().ran(&["kubectl get configmap kube-root-ca.crt -o jsonpath={.metadata.namespace}"]);
     assert_eq!(ran.stdout_text(), "default", "{ran:?}");
 }
 
@@ -139,7 +182,10 @@ fn the_default_namespace_is_default() {
 fn another_profile_has_other_rights() {
     let ran = bed().ran(&["--profile", "deploy", "helm list -A"]);
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.stdout_text().contains("invoke-runner"), "the runner itself was installed with helm: {ran:?}");
+    assert!(
+        ran.stdout_text().contains("invoke-runner"),
+        "the runner itself was installed with helm: {ran:?}"
+    );
 
     let line = "kubectl create namespace made-by-deploy && kubectl delete namespace made-by-deploy";
     let ran = bed().ran(&["--profile", "deploy", line]);

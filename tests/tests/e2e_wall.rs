@@ -10,15 +10,31 @@ use invoke_tests::wait;
 #[test]
 fn the_cluster_cannot_be_reached_while_a_command_runs_in_it() {
     let bed = bed();
-    let id = bed.ran(&["--no-wait", "kubectl get --raw /readyz; sleep 5"]).stdout_text().trim().to_owned();
-    wait::until("the command to reach the API server", Duration::from_secs(60), || {
-        bed.ran(&["logs", &id]).stdout_text().contains("ok").then_some(())
-    });
+    let id = bed
+        .ran(&["--no-wait", "kubectl get --raw /readyz; sleep 5"])
+        .stdout_text()
+        .trim()
+        .to_owned();
+    wait::until(
+        "the command to reach the API server",
+        Duration::from_secs(60),
+        || {
+            bed.ran(&["logs", &id])
+                .stdout_text()
+                .contains("ok")
+                .then_some(())
+        },
+    );
     // 6443 is the API server, 10250 the kubelet; both are alive, as the command has just proved.
     for port in [6443, 10250] {
         let address: SocketAddr = format!("{}:{port}", bed.cluster_ip).parse().unwrap();
-        let error = TcpStream::connect_timeout(&address, Duration::from_secs(2)).expect_err("the wall let a connection in");
-        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{address}: {error}");
+        let error = TcpStream::connect_timeout(&address, Duration::from_secs(2))
+            .expect_err("the wall let a connection in");
+        assert_eq!(
+            error.kind(),
+            std::io::ErrorKind::TimedOut,
+            "{address}: {error}"
+        );
     }
     assert_eq!(bed.ran(&["logs", "-f", &id]).code, 0);
 }
