@@ -117,9 +117,9 @@ mod tests {
 
     #[test]
     fn every_wait_has_a_sentence() {
-        let now = at("2026-11-22T10:00:00Z");
+        let now = at("2026-11-22T09:58:00Z");
         let connected = StoredJob {
-            cluster_last_contact: Some(at("2026-11-22T09:59:55Z")),
+            cluster_last_contact: Some(at("2026-11-22T09:57:55Z")),
             ..queued_job()
         };
         let published = StoredJob {
@@ -138,7 +138,14 @@ mod tests {
             (queued_job(), &Health::Connected),
             (
                 StoredJob {
-                    cluster_last_contact: Some(at("2026-11-22T09:52:00Z")),
+                    start_deadline: now,
+                    ..queued_job()
+                },
+                &Health::Connected,
+            ),
+            (
+                StoredJob {
+                    cluster_last_contact: Some(at("2026-11-22T09:50:00Z")),
                     ..queued_job()
                 },
                 &Health::Connected,
@@ -174,7 +181,8 @@ mod tests {
             .join("\n");
         insta::assert_snapshot!(sentences, @r"
         no runner has ever connected for cluster edge-7; the job waits until 2026-11-22 10:00:00 UTC
-        cluster edge-7 has been offline since 2026-11-22 09:52:00 UTC (8 min); the job waits until 2026-11-22 10:00:00 UTC
+        no runner has ever connected for cluster edge-7
+        cluster edge-7 has been offline since 2026-11-22 09:50:00 UTC (8 min); the job waits until 2026-11-22 10:00:00 UTC
         it is being sent to cluster edge-7
         the dispatcher has no connection to RabbitMQ (connection refused); the job is stored and will be sent when it is back
         the message to cluster edge-7 could not be delivered (there is no queue); it is being sent again

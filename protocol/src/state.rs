@@ -276,6 +276,9 @@ impl JobState {
 
     fn claim(self, runner: RunnerId, now: Timestamp) -> Result<Self, Refusal> {
         match self {
+            Self::Claimed {
+                runner: ref holder, ..
+            } if *holder == runner => Ok(self),
             // Any replica of the cluster may take over from one that was killed after its claim.
             Self::Queued | Self::Claimed { .. } => Ok(Self::Claimed { runner, since: now }),
             Self::Starting { since, .. } => Ok(Self::Starting { runner, since }),

@@ -169,6 +169,17 @@ fn output_that_was_not_stored_whole_says_so() {
     );
 }
 
+/// A runner asks again every few seconds while it waits: that must not look like news each time.
+#[test]
+fn a_replica_that_claims_again_changes_nothing() {
+    let claim = |name: &str| Event::Claim {
+        runner: RunnerId(name.to_owned()),
+    };
+    let claimed = JobState::Queued.on(claim("a"), at(5)).unwrap();
+    assert_eq!(claimed.clone().on(claim("a"), at(9)), Ok(claimed.clone()));
+    assert_ne!(claimed.clone().on(claim("b"), at(9)), Ok(claimed));
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let pods = 1..3_u128;
     prop_oneof![
