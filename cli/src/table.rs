@@ -7,10 +7,22 @@ use jiff::tz::TimeZone;
 
 use crate::printer::neutral;
 
-/// Rows under their headings, in columns as wide as what is in them. Every cell is made neutral; the
-/// last column is cut where the terminal ends, if it has one.
+/// Rows under their headings, in columns as wide as what is in them, for stdout: on a terminal each
+/// line is cut where the terminal ends, because a table that wraps cannot be read.
 #[must_use]
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
+    let text = columns(headings, rows);
+    match terminal_size::terminal_size_of(std::io::stdout()) {
+        Some((width, _)) => text
+            .lines()
+            .map(|line| cut(line, width.0.into()) + "\n")
+            .collect(),
+        None => text,
+    }
+}
+
+/// The same at its full width. Every cell is made neutral.
+fn columns<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
     let rows: Vec<[String; N]> = rows
         .iter()
         .map(|row| row.each_ref().map(|cell| neutral(cell)))
@@ -82,7 +94,7 @@ mod tests {
             ["longer".to_owned(), String::new()],
         ];
         assert_eq!(
-            table(["ID", "WHAT"], &rows),
+            columns(["ID", "WHAT"], &rows),
             "ID       WHAT\na        x\\ny\nlonger\n"
         );
     }
