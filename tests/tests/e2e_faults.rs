@@ -98,6 +98,78 @@ fn a_broker_that_is_restarted_costs_nothing() {
     );
 }
 
+/// A runner that is switched off, until the test is over.
+struct SwitchedOff<'a>(&'a Bed);
+
+impl<'a> SwitchedOff<'a> {
+    fn new(bed: &'a Bed) -> Self {
+        scale(bed, "0");
+        Self(bed)
+    }
+}
+
+impl Drop for SwitchedOff<'_> {
+    fn drop(&mut self) {
+        scale(self.0, "1");
+    }
+}
+
+fn scale(bed: &Bed, replicas: &str) {
+    let replicas = format!("--replicas={replicas}");
+    let ran = bed.kubectl(&[
+        "scale",
+        "deployment/invoke-runner",
+        "-n",
+        "invoke-system",
+        &replicas,
+    ]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+/// Promise 8: offline is normal. What waits says since when; what has expired never runs late.
+#[test]
+fn a_job_for_an_offline_cluster_waits_or_expires() {
+    let _alone = alone();
+    let bed = bed();
+    let off = SwitchedOff::new(&bed);
+    wait::until("the cluster to be offline", Duration::from_secs(90), || {
+        let clusters = bed.json(&["-o", "json", "clusters"]);
+        let clusters = clusters["clusters"].as_array().unwrap();
+        clusters
+            .iter()
+            .any(|cluster| cluster["name"] == bed.name.as_str() && cluster["state"] == "offline")
+            .then_some(())
+    });
+    let expired = bed.ran(&["--start-within", "2s", "echo late"]);
+    assert_eq!(expired.code, 243, "{expired:?}");
+    assert!(
+        expired.stderr_text().contains("offline since"),
+        "{expired:?}"
+    );
+    let waiting = bed.ran(&["--no-wait", "--start-within", "5m", "echo waited"]);
+    let id = waiting.stdout_text().trim().to_owned();
+
+    drop(off);
+    let ran = bed.ran(&["logs", "-f", &id]);
+    assert_eq!(
+        (ran.code, ran.stdout_text().as_str()),
+        (0, "waited\n"),
+        "{ran:?}"
+    );
+    // The message of the job that expired was in the queue before the other one: it has been judged.
+    let jobs = bed.json(&["-o", "json", "jobs", "--limit", "20"]);
+    let jobs = jobs["jobs"].as_array().unwrap();
+    let late = jobs
+        .iter()
+        .find(|job| job["command"]["shell"] == "echo late")
+        .unwrap();
+    assert_eq!(
+        (late["state"].as_str(), late["started"].as_str()),
+        (Some("expired"), Some("no")),
+        "{late}"
+    );
+}
+
 /// Promise 10: whoever owns the broker can send what they like, and starts nothing.
 #[test]
 fn a_forged_order_starts_nothing() {
