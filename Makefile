@@ -50,10 +50,18 @@ images: build ## The job's and the runner's image, as OCI archives in target/ima
 fmt: ## Format the Rust code
 	@cargo fmt --all
 
-lint: ## rustfmt, clippy and shellcheck, warnings denied
+lint: one-crypto ## rustfmt, clippy and shellcheck, warnings denied
 	@cargo fmt --all -- --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 	@shellcheck -x tests/run tests/testbed/testbed tests/testbed/demo tests/testbed/lib/*.sh deploy/images/build deploy/images/debian-root .ci/run
+
+# One provider of TLS and cryptography, aws-lc-rs, in everything that we ship: a second one is a second
+# thing to patch at night, and is pulled in by a single careless feature.
+.PHONY: one-crypto
+one-crypto:
+	@found=$$(cargo tree --workspace --locked --edges normal,build --prefix none \
+	  | grep -E '^(ring|openssl|openssl-sys|native-tls|rsa) ' | sort -u); \
+	if [ -n "$$found" ]; then echo "a second crypto provider is in the tree:"; echo "$$found"; exit 1; fi
 
 doc: ## The crates' documentation
 	@RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked

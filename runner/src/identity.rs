@@ -215,6 +215,7 @@ fn read(contents: &BTreeMap<String, ByteString>) -> Result<Identity, Damage> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::scripted::{Script, World};
 
     pub(crate) fn identity() -> Identity {
         read(&make("2026-11-22T10:00:00Z".parse().unwrap()).unwrap()).unwrap()
@@ -236,5 +237,21 @@ pub(crate) mod tests {
             contents.insert(key.to_owned(), ByteString(vec![0xff, 0xfe]));
             assert_eq!(read(&contents).err().map(|(damaged, _)| damaged), Some(key));
         }
+    }
+
+    /// Two keys would mean two clusters, of which one could not prove itself.
+    #[tokio::test]
+    async fn replicas_that_start_together_agree_on_one_key() {
+        let world = World::new(Script::default()).await;
+        let keeper = || {
+            let secrets = Api::namespaced(world.client.clone(), "invoke-system");
+            Keeper::new(secrets, "invoke-runner-identity".to_owned())
+        };
+        let (one, other) = (keeper(), keeper());
+        let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
+        let (one, other) = tokio::join!(one.load_or_make(now), other.load_or_make(now));
+        let (one, other) = (one.unwrap(), other.unwrap());
+        assert_eq!(one.public_key, other.public_key);
+        assert_eq!(one.door_certificate, other.door_certificate);
     }
 }

@@ -264,15 +264,29 @@ async fn delete_pod(
     Json(script.pods.remove(&name)).into_response()
 }
 
-async fn get_secret() -> Json<Value> {
-    Json(json!({"metadata": {"name": "invoke-runner-identity", "resourceVersion": "1"}}))
+async fn get_secret(State(script): State<Shared>) -> Json<Value> {
+    let secret = script.lock().unwrap().secret.clone();
+    // As the chart makes it: empty.
+    let empty = || json!({"metadata": {"name": "invoke-runner-identity", "resourceVersion": "1"}});
+    Json(if secret.is_null() { empty() } else { secret })
 }
 
-async fn put_secret(State(script): State<Shared>, Json(secret): Json<Value>) -> Response {
+async fn put_secret(State(script): State<Shared>, Json(mut secret): Json<Value>) -> Response {
+    let known = get_secret(State(Arc::clone(&script))).await.0;
+    let version = |secret: &Value| {
+        secret["metadata"]["resourceVersion"]
+            .as_str()
+            .map(ToOwned::to_owned)
+    };
     // Without the version that was read, replicas would overwrite each other's keys.
-    if secret["metadata"]["resourceVersion"] != "1" {
+    if version(&secret) != version(&known) {
         return status(409, "the object has been modified");
     }
+    let next = version(&known)
+        .and_then(|known| known.parse().ok())
+        .unwrap_or(0)
+        + 1;
+    secret["metadata"]["resourceVersion"] = json!(next.to_string());
     script.lock().unwrap().secret = secret.clone();
     Json(secret).into_response()
 }

@@ -166,14 +166,18 @@ impl Broker {
 
     /// Waits for the next message of a cluster and takes it away.
     pub(crate) async fn next_message(&self, cluster: &str) -> Envelope {
-        self.await_queue(cluster).await;
-        let (_connection, channel) = self.connect(None).await.unwrap();
         let queue = format!("cmd.{cluster}");
+        let mut open = None;
         let message = eventually("a message arrives", async || {
-            channel
-                .basic_get(queue.as_str().into(), BasicGetOptions::default())
-                .await
-                .unwrap()
+            let (connection, channel) = match open.take() {
+                Some(open) => open,
+                None => self.connect(None).await.unwrap(),
+            };
+            // A channel that asks for a queue that is not there yet is closed: then begin again.
+            let look = channel.basic_get(queue.as_str().into(), BasicGetOptions::default());
+            let message = look.await.ok()?;
+            open = Some((connection, channel));
+            message
         })
         .await;
         message

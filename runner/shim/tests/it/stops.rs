@@ -4,8 +4,6 @@ use std::time::{Duration, Instant};
 
 use invoke_protocol::output::{EndCause, ExitStatus, Stream};
 use invoke_protocol::shim::Assignment;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
 
 use crate::door::{Door, Script};
 use crate::pod::{Pod, shell};
@@ -30,8 +28,17 @@ fn pids(door: &Door) -> Vec<i32> {
         .collect()
 }
 
-fn lives(pid: i32) -> bool {
-    kill(Pid::from_raw(pid), None).is_ok()
+/// A process that was killed takes a moment to die, and a zombie is dead.
+async fn all_gone(pids: Vec<i32>) {
+    assert!(!pids.is_empty(), "else nothing is shown");
+    let lives = |pid: &i32| stat(*pid).is_some_and(|(state, _)| state != "Z");
+    let gone = async {
+        while pids.iter().any(lives) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(5), gone).await;
+    assert!(waited.is_ok(), "still there: {pids:?}");
 }
 
 #[tokio::test]
@@ -49,7 +56,7 @@ async fn a_cancellation_reaches_the_whole_group() {
         (EndCause::Cancelled, ExitStatus::Signalled(15))
     );
     assert_eq!(pids(&door).len(), 2);
-    assert!(!pids(&door).into_iter().any(lives));
+    all_gone(pids(&door)).await;
 }
 
 #[tokio::test]
@@ -117,7 +124,7 @@ async fn a_job_that_nobody_wants_is_stopped() {
         .trim()
         .parse()
         .unwrap();
-    assert!(!lives(pid));
+    all_gone(vec![pid]).await;
     assert!(door.script().exits.is_empty());
 }
 
@@ -133,7 +140,7 @@ async fn a_daemon_that_holds_the_pipe_does_not_hold_the_job() {
         (exit.cause, exit.status),
         (EndCause::Itself, ExitStatus::Exited(0))
     );
-    assert!(!pids(&door).into_iter().any(lives));
+    all_gone(pids(&door)).await;
 }
 
 /// What a child prints within two seconds after its parent has ended still belongs to the job.
