@@ -16,7 +16,9 @@
 
 mod target;
 mod session;
+mod quarantine;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -30,8 +32,9 @@ use crate::outbox::Relay;
 use crate::problem::chain;
 use crate::store::{self, clusters};
 
-pub use session::{Delivery, Message, Session};
-pub use target::Target;
+use self::quarantine::Quarantine;
+pub use self::session::{Delivery, Message, Session};
+pub use self::target::Target;
 
 /// How it stands, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +79,9 @@ pub enum Error {
     /// The broker or the connection failed.
     #[error(transparent)]
     Amqp(#[from] lapin::Error),
+    /// The broker would not declare the cluster's queue a moment ago; nothing else is in doubt.
+    #[error("RabbitMQ does not declare the queue: {0}")]
+    Quarantined(String),
     /// The broker took a message and said no.
     #[error("the broker refused a message")]
     Nacked,
@@ -89,6 +95,9 @@ pub enum Error {
 
 /// How long a connection, a declaration or a confirm may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often every cluster's queue is seen to without a hint.
+const DECLARE_EVERY: Duration = Duration::from_secs(30);
 
 impl Default for Broker {
     fn default() -> Self {
@@ -141,9 +150,10 @@ pub async fn supervise(target: Target, admin: BrokerAdmin, relay: Relay, stop: C
         .with_jitter()
         .without_max_times();
     let mut delays = backoff.build();
+    let quarantine = Arc::new(Quarantine::default());
     loop {
         let connected_before = tokio::time::Instant::now();
-        let Err(error) = session(&target, &admin, &relay, &stop).await else {
+        let Err(error) = session(&target, &admin, &relay, &quarantine, &stop).await else {
             return;
         };
         relay
@@ -166,9 +176,10 @@ async fn session(
     target: &Target,
     admin: &BrokerAdmin,
     relay: &Relay,
+    quarantine: &Arc<Quarantine>,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
-    let session = Session::open(target, stop.child_token()).await?;
+    let session = Session::open(target, Arc::clone(quarantine), stop.child_token()).await?;
     // Subscribe before anything can go wrong: what happens to a connection is told once.
     let mut events = Box::pin(session.connection.events_listener());
     if let Err(error) = admin.set_policy().await {
@@ -229,7 +240,9 @@ async fn follow_clusters(session: &Session, relay: &Relay) -> Error {
         if let Err(error) = declare_all(session, relay).await {
             return error;
         }
-        relay.broker.clusters.notified().await;
+        // Looked at without a hint too: a queue that was left alone may be put right by now.
+        let hint = relay.broker.clusters.notified();
+        let _elapsed = tokio::time::timeout(DECLARE_EVERY, hint).await;
     }
 }
 
@@ -238,7 +251,10 @@ async fn declare_all(session: &Session, relay: &Relay) -> Result<(), Error> {
     let clusters = clusters::all(&mut read).await?;
     drop(read);
     for cluster in clusters {
-        session.ensure_queue(&cluster.name).await?;
+        match session.ensure_queue(&cluster.name).await {
+            Ok(()) | Err(Error::Quarantined(_)) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! became of it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use invoke_protocol::id::ClusterName;
 use invoke_protocol::topology::{
@@ -15,11 +15,13 @@ use lapin::options::{
 use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
-    PublisherConfirm,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind,
+    ExchangeKind, PublisherConfirm,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::quarantine::Quarantine;
 use super::{Error, PATIENCE, Target};
 use crate::options::QueueType;
 
@@ -29,6 +31,7 @@ pub struct Session {
     channel: Channel,
     queue_type: QueueType,
     declared: Mutex<HashSet<ClusterName>>,
+    quarantine: Arc<Quarantine>,
     pub(super) ended: CancellationToken,
 }
 
@@ -53,7 +56,11 @@ pub enum Delivery {
 }
 
 impl Session {
-    pub(super) async fn open(target: &Target, ended: CancellationToken) -> Result<Self, Error> {
+    pub(super) async fn open(
+        target: &Target,
+        quarantine: Arc<Quarantine>,
+        ended: CancellationToken,
+    ) -> Result<Self, Error> {
         let properties =
             ConnectionProperties::default().with_connection_name("invoke-dispatcher".into());
         let tls = OwnedTLSConfig {
@@ -74,6 +81,7 @@ impl Session {
                 channel,
                 queue_type: target.queue_type,
                 declared: Mutex::default(),
+                quarantine,
                 ended,
             };
             session.declare_exchanges().await?;
@@ -110,29 +118,38 @@ impl Session {
             sent.push(self.send(message).await);
         }
         let mut confirmations = Vec::with_capacity(sent.len());
+        // One for all: a frozen broker must not cost a time-out for each.
+        let mut deadline = Instant::now() + PATIENCE;
         for sent in sent {
             confirmations.push(match sent {
-                Ok(confirm) => self.confirmed(confirm).await,
+                Ok(confirm) => self.confirmed(confirm, &mut deadline).await,
                 Err(error) => Err(error),
             });
         }
         let returned: HashMap<String, String> = confirmations.iter().filter_map(returned).collect();
         let deliveries = messages.iter().zip(confirmations);
         deliveries
-            .map(
-                |(message, confirmation)| match (confirmation?, returned.get(&message.id)) {
-                    (_, Some(why)) => {
-                        // Somebody deleted the queue or its binding: declare it before the next message.
-                        self.declared().remove(&message.cluster);
-                        Ok(Delivery::Unroutable(why.clone()))
-                    }
-                    (Confirmation::Ack(_), None) => Ok(Delivery::Taken),
-                    (Confirmation::Nack(_) | Confirmation::NotRequested, None) => {
-                        Err(Error::Nacked)
-                    }
-                },
-            )
+            .map(|(message, confirmation)| self.delivery(message, confirmation, &returned))
             .collect()
+    }
+
+    fn delivery(
+        &self,
+        message: &Message,
+        confirmation: Result<Confirmation, Error>,
+        returned: &HashMap<String, String>,
+    ) -> Result<Delivery, Error> {
+        match (confirmation, returned.get(&message.id)) {
+            (Err(Error::Quarantined(why)), _) => Ok(Delivery::Unroutable(why)),
+            (Err(error), _) => Err(error),
+            (Ok(_), Some(why)) => {
+                // Somebody deleted the queue or its binding: declare it before the next message.
+                self.declared().remove(&message.cluster);
+                Ok(Delivery::Unroutable(why.clone()))
+            }
+            (Ok(Confirmation::Ack(_)), None) => Ok(Delivery::Taken),
+            (Ok(Confirmation::Nack(_) | Confirmation::NotRequested), None) => Err(Error::Nacked),
+        }
     }
 
     async fn send(&self, message: &Message) -> Result<PublisherConfirm, Error> {
@@ -159,11 +176,17 @@ impl Session {
     }
 
     /// Waits for a confirm; not long, unless the broker has said that it will be.
-    async fn confirmed(&self, mut confirm: PublisherConfirm) -> Result<Confirmation, Error> {
+    async fn confirmed(
+        &self,
+        mut confirm: PublisherConfirm,
+        deadline: &mut Instant,
+    ) -> Result<Confirmation, Error> {
         loop {
-            match tokio::time::timeout(PATIENCE, &mut confirm).await {
+            match tokio::time::timeout_at(*deadline, &mut confirm).await {
                 Ok(confirmation) => return Ok(confirmation?),
-                Err(_elapsed) if self.is_blocked() && !self.ended.is_cancelled() => {}
+                Err(_elapsed) if self.is_blocked() && !self.ended.is_cancelled() => {
+                    *deadline = Instant::now() + PATIENCE;
+                }
                 Err(_elapsed) => return Err(Error::Slow("a confirm")),
             }
         }
@@ -202,10 +225,33 @@ impl Session {
     }
 
     /// A cluster's queue with its binding, once a session.
+    ///
+    /// # Errors
+    /// [`Error::Quarantined`] if it is left alone for now. After any other, the session must end.
     pub(super) async fn ensure_queue(&self, cluster: &ClusterName) -> Result<(), Error> {
         if self.declared().contains(cluster) {
             return Ok(());
         }
+        if let Some(why) = self.quarantine.reason(cluster, Instant::now()) {
+            return Err(Error::Quarantined(why));
+        }
+        match self.declare_command_queue(cluster).await {
+            Ok(()) => self.quarantine.healed(cluster),
+            Err(Error::Amqp(error)) => {
+                // The broker's own word, not a connection that broke meanwhile.
+                if let ErrorKind::ProtocolError(refusal) = error.kind() {
+                    self.quarantine
+                        .failed(cluster, refusal.to_string(), Instant::now());
+                }
+                return Err(error.into());
+            }
+            Err(error) => return Err(error),
+        }
+        self.declared().insert(cluster.clone());
+        Ok(())
+    }
+
+    async fn declare_command_queue(&self, cluster: &ClusterName) -> Result<(), Error> {
         let queue = command_queue(cluster);
         let mut arguments = FieldTable::default();
         // What a runner rejects, or fails on again and again, is kept for people to look at.
@@ -223,7 +269,6 @@ impl Session {
         tokio::time::timeout(PATIENCE, bind)
             .await
             .map_err(|_| Error::Slow("binding a queue"))??;
-        self.declared().insert(cluster.clone());
         Ok(())
     }
 

@@ -68,16 +68,64 @@ async fn what_was_accepted_without_a_broker_is_sent_when_it_is_back() {
 /// The broker confirms what it cannot deliver. Without `mandatory` this job would be marked as sent,
 /// and be nowhere.
 #[tokio::test]
-async fn a_deleted_queue_is_declared_again_and_nothing_is_lost() {
+async fn a_message_without_a_way_is_not_sent_until_it_has_one() {
     let (broker, name) = (Broker::new().await, cluster_name());
     let dispatcher = broker.dispatcher().await;
+    dispatcher.cluster(&name).await;
+    broker.unbind_queue(&name).await;
+    let job = dispatcher.submit("date").await;
+    assert_eq!(job_of(&broker.next_message(&name).await), job.id);
+    sent(&dispatcher, &job).await;
+    broker.remove(&[]).await;
+}
+
+#[tokio::test]
+async fn a_deleted_queue_is_declared_again() {
+    let (broker, name) = (Broker::new().await, cluster_name());
+    let dispatcher = broker.dispatcher_with("classic").await;
     dispatcher.cluster(&name).await;
     broker.await_queue(&name).await;
     broker.delete_queue(&name).await;
     let job = dispatcher.submit("date").await;
-    broker.await_queue(&name).await;
     assert_eq!(job_of(&broker.next_message(&name).await), job.id);
     sent(&dispatcher, &job).await;
+    broker.remove(&[]).await;
+}
+
+/// A queue that cannot be declared closes the connection each time. It must not take the orders of
+/// every other cluster with it.
+#[tokio::test]
+async fn one_bad_queue_does_not_stop_the_others() {
+    let (broker, good, bad) = (Broker::new().await, cluster_name(), cluster_name());
+    broker.declare_other_queue(&bad).await;
+    let dispatcher = broker.dispatcher().await;
+    dispatcher.cluster(&bad).await;
+    dispatcher.cluster(&good).await;
+    let submit = async |cluster: &str| {
+        let body = json!({ "command": { "shell": "date" }, "cluster": cluster });
+        expect::<Job>(
+            dispatcher.submit_as(uuid::Uuid::now_v7(), &body).await,
+            StatusCode::ACCEPTED,
+        )
+        .await
+    };
+    let stuck = submit(&bad).await;
+    for _ in 0..3 {
+        let job = submit(&good).await;
+        assert_eq!(job_of(&broker.next_message(&good).await), job.id);
+        // Taken, as a runner does, so that it is not sent again when the connection is made anew.
+        dispatcher
+            .post(&format!("/v1/jobs/{}/cancel", job.id), &json!({}))
+            .await;
+    }
+    eventually("the job says what is wrong with its queue", async || {
+        let waiting = dispatcher.job(&stuck).await.waiting?.message;
+        waiting.contains("PRECONDITION").then_some(())
+    })
+    .await;
+    // Put right, it is used again.
+    broker.delete_queue(&bad).await;
+    assert_eq!(job_of(&broker.next_message(&bad).await), stuck.id);
     broker.remove(&[]).await;
 }
 
@@ -90,8 +138,7 @@ async fn a_returned_message_is_not_taken_for_another() {
     dispatcher.cluster(&good).await;
     dispatcher.cluster(&gone).await;
     broker.await_queue(&good).await;
-    broker.await_queue(&gone).await;
-    broker.delete_queue(&gone).await;
+    broker.unbind_queue(&gone).await;
     let submissions = (0..40).map(|number| {
         let cluster = if number % 2 == 0 { &good } else { &gone };
         let body = json!({ "command": { "shell": "date" }, "cluster": cluster });

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use invoke_protocol::envelope::Envelope;
+use invoke_protocol::topology::COMMAND_EXCHANGE;
 use lapin::options::{BasicAckOptions, BasicGetOptions};
 use lapin::tcp::OwnedTLSConfig;
 use lapin::{Channel, Connection, ConnectionProperties};
@@ -58,6 +59,10 @@ impl Broker {
 
     /// Its dispatcher dials through the door; runners are told the broker's own address.
     pub(crate) async fn dispatcher(&self) -> Dispatcher {
+        self.dispatcher_with("quorum").await
+    }
+
+    pub(crate) async fn dispatcher_with(&self, queue_type: &str) -> Dispatcher {
         let (inside, outside) = (self.through_the_door(), self.address());
         Dispatcher::start_with(&[
             "--amqp-url",
@@ -68,6 +73,8 @@ impl Broker {
             self.management.as_str(),
             "--amqp-ca",
             &self.ca,
+            "--amqp-queue-type",
+            queue_type,
         ])
         .await
     }
@@ -140,6 +147,36 @@ impl Broker {
             .manage(Method::DELETE, &["queues", &self.vhost, &queue], &json!({}))
             .await;
         assert_eq!(status, StatusCode::NO_CONTENT);
+    }
+
+    /// Messages for the cluster have nowhere to go. Unlike a deletion, it is done when it is answered:
+    /// RabbitMQ 3.10 cannot always declare a quorum queue again that it is still deleting.
+    pub(crate) async fn unbind_queue(&self, cluster: &str) {
+        let queue = format!("cmd.{cluster}");
+        let path = [
+            "bindings",
+            &self.vhost,
+            "e",
+            COMMAND_EXCHANGE,
+            "q",
+            &queue,
+            &queue,
+        ];
+        eventually("the binding is there", async || {
+            (self.manage(Method::DELETE, &path, &json!({})).await.0 == StatusCode::NO_CONTENT)
+                .then_some(())
+        })
+        .await;
+    }
+
+    /// A queue of the cluster's name that is not as we declare it, as an older setting leaves it behind.
+    pub(crate) async fn declare_other_queue(&self, cluster: &str) {
+        let queue = format!("cmd.{cluster}");
+        let classic = json!({ "durable": true, "arguments": { "x-queue-type": "classic" } });
+        let (status, _) = self
+            .manage(Method::PUT, &["queues", &self.vhost, &queue], &classic)
+            .await;
+        assert_eq!(status, StatusCode::CREATED);
     }
 
     /// A connection of its own, as this user, or as the administrator.
