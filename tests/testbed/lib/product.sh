@@ -113,7 +113,8 @@ product_enrol() {
     if [[ -n $state ]]; then verb=token; fi
     (
         umask 077
-        product_cli clusters "$verb" "$NAME" >"$values.unfinished"
+        # What it tells a person to do next is what this script does next.
+        product_cli clusters "$verb" "$NAME" >"$values.unfinished" 2>"$values.words" || { cat "$values.words" >&2; exit 1; }
     ) || fail "\`invoke clusters $verb $NAME\` failed"
     mv "$values.unfinished" "$values"
     say "runner: invited (invoke clusters $verb $NAME)"
