@@ -96,6 +96,9 @@ pub enum Error {
 /// How long a connection, a declaration or a confirm may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A session that lasted so long held.
+const HELD: Duration = Duration::from_secs(1);
+
 /// How often every cluster's queue is seen to without a hint.
 const DECLARE_EVERY: Duration = Duration::from_secs(30);
 
@@ -152,17 +155,17 @@ pub async fn supervise(target: Target, admin: BrokerAdmin, relay: Relay, stop: C
     let mut delays = backoff.build();
     let quarantine = Arc::new(Quarantine::default());
     loop {
-        let connected_before = tokio::time::Instant::now();
+        let began = tokio::time::Instant::now();
         let Err(error) = session(&target, &admin, &relay, &quarantine, &stop).await else {
             return;
         };
+        // A session that held for a while was no failure to connect: begin with the shortest delay.
+        if !matches!(relay.broker.health(), Health::Disconnected { .. }) && began.elapsed() > HELD {
+            delays = backoff.build();
+        }
         relay
             .broker
             .set(Health::Disconnected { why: chain(&error) });
-        // A session that held was no failure to connect: begin with the shortest delay again.
-        if connected_before.elapsed() > 2 * PATIENCE {
-            delays = backoff.build();
-        }
         let delay = delays.next().unwrap_or(PATIENCE);
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
@@ -192,58 +195,55 @@ async fn session(
     relay.store.doubt_confirms(clock::now()).await?;
     relay.broker.set(Health::Connected);
 
-    // Whichever side ends ends the other, and both are waited for: publications that are under way are
-    // confirmed or fail, and give their jobs back. Dropped, those would rest until their lease is over.
-    let relaying = async {
-        let verdict = relay.run(&session).await;
-        session.ended.cancel();
-        verdict
-    };
-    let watching = async {
-        let verdict = tokio::select! {
-            error = watch_connection(&mut events, &relay.broker) => Err(error),
-            error = follow_clusters(&session, relay) => Err(error),
-            () = session.ended.cancelled() => Ok(()),
-        };
-        session.ended.cancel();
-        verdict
-    };
-    let (relayed, watched) = tokio::join!(relaying, watching);
+    // Whichever ends ends the others, and all are waited for: what is under way is answered or fails,
+    // and is taken down. Dropped instead, a publication would rest until its lease is over, and a queue
+    // that closes the connection would not be known for it.
+    let (declared, watched, relayed) = tokio::join!(
+        session.until_it_ends(follow_clusters(&session, relay)),
+        session.until_it_ends(watch_connection(&mut events, &session, &relay.broker)),
+        session.until_it_ends(relay.run(&session)),
+    );
     let close = session.connection.close(200, "bye".into());
     let _closed_already = tokio::time::timeout(PATIENCE, close).await;
-    watched.and(relayed)
+    declared.and(watched).and(relayed)
 }
 
-/// Returns when the connection is no more.
+/// Takes down how the broker stands, until the session has ended.
 async fn watch_connection(
     events: &mut (impl Stream<Item = lapin::Event> + Unpin),
+    session: &Session,
     broker: &Broker,
-) -> Error {
-    while let Some(event) = events.next().await {
+) -> Result<(), Error> {
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event.ok_or(Error::Ended)?,
+            () = session.ended().cancelled() => return Ok(()),
+        };
         match event {
             lapin::Event::ConnectionBlocked(why) => broker.set(Health::Blocked { why }),
             lapin::Event::ConnectionUnblocked => {
                 broker.set(Health::Connected);
                 broker.wake();
             }
-            lapin::Event::Error(error) => return error.into(),
+            lapin::Event::Error(error) => return Err(error.into()),
             _ => {}
         }
     }
-    Error::Ended
 }
 
-/// Gives every cluster its queue, and every new one; returns when that fails. Beside the relay: a
+/// Gives every cluster its queue, and every new one, until the session has ended. Beside the relay: a
 /// message declares its own queue, and need not wait for a thousand others.
-async fn follow_clusters(session: &Session, relay: &Relay) -> Error {
-    loop {
-        if let Err(error) = declare_all(session, relay).await {
-            return error;
+async fn follow_clusters(session: &Session, relay: &Relay) -> Result<(), Error> {
+    while !session.ended().is_cancelled() {
+        declare_all(session, relay).await?;
+        tokio::select! {
+            () = relay.broker.clusters.notified() => {}
+            // Without a hint too: a queue that was left alone may be put right by now.
+            () = tokio::time::sleep(DECLARE_EVERY) => {}
+            () = session.ended().cancelled() => {}
         }
-        // Looked at without a hint too: a queue that was left alone may be put right by now.
-        let hint = relay.broker.clusters.notified();
-        let _elapsed = tokio::time::timeout(DECLARE_EVERY, hint).await;
     }
+    Ok(())
 }
 
 async fn declare_all(session: &Session, relay: &Relay) -> Result<(), Error> {

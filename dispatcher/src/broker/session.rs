@@ -2,7 +2,7 @@
 //! became of it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use invoke_protocol::id::ClusterName;
 use invoke_protocol::topology::{
@@ -18,6 +18,7 @@ use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind,
     ExchangeKind, PublisherConfirm,
 };
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -30,9 +31,11 @@ pub struct Session {
     pub(super) connection: Connection,
     channel: Channel,
     queue_type: QueueType,
+    /// Also held while one is being declared: when the broker then closes the channel, it is because of
+    /// that one.
     declared: Mutex<HashSet<ClusterName>>,
     quarantine: Arc<Quarantine>,
-    pub(super) ended: CancellationToken,
+    ended: CancellationToken,
 }
 
 /// An order on its way to a cluster.
@@ -104,6 +107,16 @@ impl Session {
         &self.ended
     }
 
+    /// Runs a part of the session; when it ends, so does the session.
+    pub(super) async fn until_it_ends(
+        &self,
+        part: impl Future<Output = Result<(), Error>>,
+    ) -> Result<(), Error> {
+        let verdict = part.await;
+        self.ended.cancel();
+        verdict
+    }
+
     /// Publishes messages and waits until the broker answers for each of them. What became of them, in
     /// their order.
     ///
@@ -127,29 +140,17 @@ impl Session {
             });
         }
         let returned: HashMap<String, String> = confirmations.iter().filter_map(returned).collect();
+        // Somebody deleted the queue or its binding: declare it before the next message.
+        let mut declared = self.declared.lock().await;
+        declared.retain(|cluster| {
+            !messages
+                .iter()
+                .any(|message| message.cluster == *cluster && returned.contains_key(&message.id))
+        });
         let deliveries = messages.iter().zip(confirmations);
         deliveries
-            .map(|(message, confirmation)| self.delivery(message, confirmation, &returned))
+            .map(|(message, confirmation)| delivery(confirmation, returned.get(&message.id)))
             .collect()
-    }
-
-    fn delivery(
-        &self,
-        message: &Message,
-        confirmation: Result<Confirmation, Error>,
-        returned: &HashMap<String, String>,
-    ) -> Result<Delivery, Error> {
-        match (confirmation, returned.get(&message.id)) {
-            (Err(Error::Quarantined(why)), _) => Ok(Delivery::Unroutable(why)),
-            (Err(error), _) => Err(error),
-            (Ok(_), Some(why)) => {
-                // Somebody deleted the queue or its binding: declare it before the next message.
-                self.declared().remove(&message.cluster);
-                Ok(Delivery::Unroutable(why.clone()))
-            }
-            (Ok(Confirmation::Ack(_)), None) => Ok(Delivery::Taken),
-            (Ok(Confirmation::Nack(_) | Confirmation::NotRequested), None) => Err(Error::Nacked),
-        }
     }
 
     async fn send(&self, message: &Message) -> Result<PublisherConfirm, Error> {
@@ -210,7 +211,8 @@ impl Session {
                 .exchange_declare(exchange.into(), kind, durable, plain())
                 .await?;
         }
-        self.declare_queue(DEAD_LETTER_QUEUE, plain()).await?;
+        self.declare_queue(&self.channel, DEAD_LETTER_QUEUE, plain())
+            .await?;
         let (queue, exchange) = (DEAD_LETTER_QUEUE.into(), DEAD_LETTER_EXCHANGE.into());
         self.channel
             .queue_bind(
@@ -227,28 +229,36 @@ impl Session {
     /// A cluster's queue with its binding, once a session.
     ///
     /// # Errors
-    /// [`Error::Quarantined`] if it is left alone for now. After any other, the session must end.
+    /// [`Error::Quarantined`] if the broker does not declare it, now or a moment ago; nothing else is in
+    /// doubt then. After any other, the session must end.
     pub(super) async fn ensure_queue(&self, cluster: &ClusterName) -> Result<(), Error> {
-        if self.declared().contains(cluster) {
+        let mut declared = self.declared.lock().await;
+        if declared.contains(cluster) {
             return Ok(());
         }
         if let Some(why) = self.quarantine.reason(cluster, Instant::now()) {
             return Err(Error::Quarantined(why));
         }
-        match self.declare_command_queue(cluster).await {
-            Ok(()) => self.quarantine.healed(cluster),
+        if !self.channel.status().connected() {
+            // Closed because of another, which is known for it.
+            return Err(Error::Ended);
+        }
+        let result = self.declare_command_queue(cluster).await;
+        match &result {
+            Ok(()) => {
+                self.quarantine.healed(cluster);
+                declared.insert(cluster.clone());
+            }
             Err(Error::Amqp(error)) => {
                 // The broker's own word, not a connection that broke meanwhile.
                 if let ErrorKind::ProtocolError(refusal) = error.kind() {
                     self.quarantine
                         .failed(cluster, refusal.to_string(), Instant::now());
                 }
-                return Err(error.into());
             }
-            Err(error) => return Err(error),
+            Err(_) => {}
         }
-        self.declared().insert(cluster.clone());
-        Ok(())
+        result
     }
 
     async fn declare_command_queue(&self, cluster: &ClusterName) -> Result<(), Error> {
@@ -257,22 +267,26 @@ impl Session {
         // What a runner rejects, or fails on again and again, is kept for people to look at.
         let exchange = AMQPValue::LongString(DEAD_LETTER_EXCHANGE.into());
         arguments.insert("x-dead-letter-exchange".into(), exchange);
-        self.declare_queue(&queue, arguments).await?;
+        let channel = in_time("opening a channel", self.connection.create_channel()).await?;
+        self.declare_queue(&channel, &queue, arguments).await?;
         let (name, key) = (queue.as_str().into(), queue.as_str().into());
-        let bind = self.channel.queue_bind(
+        let bind = channel.queue_bind(
             name,
             COMMAND_EXCHANGE.into(),
             key,
             QueueBindOptions::default(),
             FieldTable::default(),
         );
-        tokio::time::timeout(PATIENCE, bind)
-            .await
-            .map_err(|_| Error::Slow("binding a queue"))??;
-        Ok(())
+        in_time("binding a queue", bind).await?;
+        in_time("closing a channel", channel.close(200, "done".into())).await
     }
 
-    async fn declare_queue(&self, name: &str, mut arguments: FieldTable) -> Result<(), Error> {
+    async fn declare_queue(
+        &self,
+        channel: &Channel,
+        name: &str,
+        mut arguments: FieldTable,
+    ) -> Result<(), Error> {
         // Quorum: written to disk on most nodes before the confirm. Given always, because a broker's
         // default may be another, and one that differs later is refused.
         let queue_type = AMQPValue::LongString(self.queue_type.as_str().into());
@@ -287,15 +301,29 @@ impl Session {
             passive: false,
             nowait: false,
         };
-        let declare = self.channel.queue_declare(name.into(), options, arguments);
-        tokio::time::timeout(PATIENCE, declare)
-            .await
-            .map_err(|_| Error::Slow("declaring a queue"))??;
-        Ok(())
+        let declare = channel.queue_declare(name.into(), options, arguments);
+        in_time("declaring a queue", declare).await.map(drop)
     }
+}
 
-    fn declared(&self) -> MutexGuard<'_, HashSet<ClusterName>> {
-        self.declared.lock().unwrap_or_else(PoisonError::into_inner)
+async fn in_time<T>(
+    what: &'static str,
+    call: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, Error> {
+    let answer = tokio::time::timeout(PATIENCE, call).await;
+    Ok(answer.map_err(|_elapsed| Error::Slow(what))??)
+}
+
+fn delivery(
+    confirmation: Result<Confirmation, Error>,
+    returned: Option<&String>,
+) -> Result<Delivery, Error> {
+    match (confirmation, returned) {
+        (Err(Error::Quarantined(why)), _) => Ok(Delivery::Unroutable(why)),
+        (Err(error), _) => Err(error),
+        (Ok(_), Some(why)) => Ok(Delivery::Unroutable(why.clone())),
+        (Ok(Confirmation::Ack(_)), None) => Ok(Delivery::Taken),
+        (Ok(Confirmation::Nack(_) | Confirmation::NotRequested), None) => Err(Error::Nacked),
     }
 }
 

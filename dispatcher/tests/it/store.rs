@@ -18,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use crate::bed::required;
+use crate::bed::{eventually, required};
 
 /// A database of one test's own.
 #[derive(Clone)]
@@ -39,7 +39,9 @@ impl Database {
 
     pub(crate) async fn postgres() -> Self {
         let name = format!("test_{}", Uuid::new_v4().simple());
-        on_the_server(format!("CREATE DATABASE {name}")).await;
+        on_the_server(format!("CREATE DATABASE {name}"))
+            .await
+            .unwrap();
         let url = required("INVOKE_TEST_POSTGRES_URL");
         let (server, _) = url.rsplit_once('/').unwrap();
         Self {
@@ -51,7 +53,13 @@ impl Database {
     /// Drops it, whoever is still connected. After a test that failed it stays, to be looked at.
     pub(crate) async fn remove(self) {
         let (_, name) = self.url.rsplit_once('/').unwrap();
-        on_the_server(format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        // Refused while the server's own cleaner is at it, which is soon over.
+        eventually("the database is dropped", async || {
+            on_the_server(format!("DROP DATABASE {name} WITH (FORCE)"))
+                .await
+                .ok()
+        })
+        .await;
     }
 
     async fn open(&self) -> Store {
@@ -61,15 +69,13 @@ impl Database {
     }
 }
 
-async fn on_the_server(statement: String) {
-    let pool = sqlx::PgPool::connect(&required("INVOKE_TEST_POSTGRES_URL"))
-        .await
-        .unwrap();
-    sqlx::query(sqlx::AssertSqlSafe(statement))
+async fn on_the_server(statement: String) -> sqlx::Result<()> {
+    let pool = sqlx::PgPool::connect(&required("INVOKE_TEST_POSTGRES_URL")).await?;
+    let done = sqlx::query(sqlx::AssertSqlSafe(statement))
         .execute(&pool)
-        .await
-        .unwrap();
+        .await;
     pool.close().await;
+    done.map(drop)
 }
 
 macro_rules! on_both_engines {
