@@ -123,6 +123,9 @@ async fn one_bad_queue_does_not_stop_the_others() {
         waiting.contains("PRECONDITION").then_some(())
     })
     .await;
+    // Put right, it is used again.
+    broker.delete_queue(&bad).await;
+    assert_eq!(job_of(&broker.next_message(&bad).await), stuck.id);
     broker.remove(&[]).await;
 }
 
