@@ -1,9 +1,9 @@
 //! Queues that the broker would not declare.
 //!
-//! A declaration that is refused closes the channel, and some close the connection: a queue of another
-//! type under our name (406), a quorum queue whose members cannot form a cluster (541). Tried again at
-//! once on every connection, one such queue would keep the orders of every other cluster from being
-//! sent. So it is left alone for a while, which grows with each failure.
+//! A declaration that is refused closes its channel (406: a queue of another type under our name), and
+//! some close the connection (541: a quorum queue whose members cannot form a cluster). Tried again at
+//! once each time, one such queue would keep the orders of every other cluster from being sent. So it
+//! is left alone for a while, which grows with each failure.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
