@@ -225,6 +225,8 @@ async fn watch_connection(
                 broker.set(Health::Connected);
                 broker.wake();
             }
+            // A declaration was refused, on a channel of its own.
+            lapin::Event::Error(_) if session.is_sound() => {}
             lapin::Event::Error(error) => return Err(error.into()),
             _ => {}
         }

@@ -31,7 +31,7 @@ pub struct Session {
     pub(super) connection: Connection,
     channel: Channel,
     queue_type: QueueType,
-    /// Also held while one is being declared: when the broker then closes the channel, it is because of
+    /// Also held while one is being declared: when the broker then closes something, it is because of
     /// that one.
     declared: Mutex<HashSet<ClusterName>>,
     quarantine: Arc<Quarantine>,
@@ -99,6 +99,12 @@ impl Session {
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.connection.status().blocked()
+    }
+
+    /// Whether connection and channel are as they were: a declaration that is refused closes a channel
+    /// of its own, and mostly nothing else.
+    pub(super) fn is_sound(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
     }
 
     /// Cancelled when no more is to be published: the connection is in doubt, or the program stops.
@@ -239,26 +245,28 @@ impl Session {
         if let Some(why) = self.quarantine.reason(cluster, Instant::now()) {
             return Err(Error::Quarantined(why));
         }
-        if !self.channel.status().connected() {
+        if !self.is_sound() {
             // Closed because of another, which is known for it.
             return Err(Error::Ended);
         }
-        let result = self.declare_command_queue(cluster).await;
-        match &result {
+        let error = match self.declare_command_queue(cluster).await {
             Ok(()) => {
                 self.quarantine.healed(cluster);
                 declared.insert(cluster.clone());
+                return Ok(());
             }
-            Err(Error::Amqp(error)) => {
-                // The broker's own word, not a connection that broke meanwhile.
-                if let ErrorKind::ProtocolError(refusal) = error.kind() {
-                    self.quarantine
-                        .failed(cluster, refusal.to_string(), Instant::now());
-                }
-            }
-            Err(_) => {}
+            Err(error) => error,
+        };
+        // The broker's own word about this queue, not a connection that broke meanwhile.
+        let Some(why) = refusal(&error) else {
+            return Err(error);
+        };
+        self.quarantine.failed(cluster, why.clone(), Instant::now());
+        if self.is_sound() {
+            Err(Error::Quarantined(why))
+        } else {
+            Err(error)
         }
-        result
     }
 
     async fn declare_command_queue(&self, cluster: &ClusterName) -> Result<(), Error> {
@@ -312,6 +320,17 @@ async fn in_time<T>(
 ) -> Result<T, Error> {
     let answer = tokio::time::timeout(PATIENCE, call).await;
     Ok(answer.map_err(|_elapsed| Error::Slow(what))??)
+}
+
+/// What the broker said against it, if it was the broker that did.
+fn refusal(error: &Error) -> Option<String> {
+    match error {
+        Error::Amqp(error) => match error.kind() {
+            ErrorKind::ProtocolError(refusal) => Some(refusal.to_string()),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn delivery(

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use invoke_dispatcher::store::jobs::NewJob;
 use invoke_protocol::envelope::Order;
 use invoke_protocol::job::Job;
 use invoke_protocol::runner::AmqpCredential;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::bed::{Dispatcher, eventually, expect};
 use crate::broker_bed::Broker;
+use crate::store::new_job;
 
 /// A name that no other test has: the broker's users know no virtual hosts.
 fn cluster_name() -> String {
@@ -118,6 +120,8 @@ async fn one_bad_queue_does_not_stop_the_others() {
             .post(&format!("/v1/jobs/{}/cancel", job.id), &json!({}))
             .await;
     }
+    let ready: Value = dispatcher.get("/readyz").await;
+    assert_eq!(ready["broker"], true, "the connection holds");
     eventually("the job says what is wrong with its queue", async || {
         let waiting = dispatcher.job(&stuck).await.waiting?.message;
         waiting.contains("PRECONDITION").then_some(())
@@ -135,20 +139,32 @@ async fn one_bad_queue_does_not_stop_the_others() {
 async fn a_returned_message_is_not_taken_for_another() {
     let (broker, good, gone) = (Broker::new().await, cluster_name(), cluster_name());
     let dispatcher = broker.dispatcher().await;
-    dispatcher.cluster(&good).await;
-    dispatcher.cluster(&gone).await;
+    let (to_good, to_gone) = (
+        dispatcher.cluster(&good).await,
+        dispatcher.cluster(&gone).await,
+    );
     broker.await_queue(&good).await;
     broker.unbind_queue(&gone).await;
-    let submissions = (0..40).map(|number| {
-        let cluster = if number % 2 == 0 { &good } else { &gone };
-        let body = json!({ "command": { "shell": "date" }, "cluster": cluster });
-        let dispatcher = &dispatcher;
-        async move {
-            let response = dispatcher.submit_as(uuid::Uuid::now_v7(), &body).await;
-            expect::<Job>(response, StatusCode::ACCEPTED).await.id
-        }
-    });
-    let submitted = futures::future::join_all(submissions).await;
+    // Put into the store by hand, and told of once: so they are sent as one batch.
+    let app = dispatcher.running.app();
+    let mut submitted = Vec::new();
+    for number in 0..60 {
+        let cluster = if number % 2 == 0 {
+            to_good.cluster
+        } else {
+            to_gone.cluster
+        };
+        let job = NewJob {
+            start_deadline: jiff::Timestamp::now() + jiff::SignedDuration::from_mins(15),
+            ..new_job(cluster)
+        };
+        app.store
+            .accept(&job, jiff::Timestamp::now())
+            .await
+            .unwrap();
+        submitted.push(job.id);
+    }
+    app.broker.wake();
     let mut missing: BTreeSet<_> = submitted.into_iter().skip(1).step_by(2).collect();
     // One that was taken for another would come with the next round of the sweeper, a minute later.
     while !missing.is_empty() {

@@ -126,7 +126,7 @@ fn pod() -> PodUid {
     PodUid::from_uuid(Uuid::new_v4())
 }
 
-fn new_job(cluster: ClusterId) -> NewJob {
+pub(crate) fn new_job(cluster: ClusterId) -> NewJob {
     NewJob {
         id: JobId::from_uuid(Uuid::now_v7()),
         cluster,
