@@ -29,14 +29,14 @@ fn columns<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String 
         .collect();
     let headings = headings.map(ToOwned::to_owned);
     let all = || std::iter::once(&headings).chain(&rows);
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        let cells = all().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    });
     let mut text = String::new();
     for row in all() {
         let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = all()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0);
+        for (cell, width) in row.iter().zip(widths) {
             let _ = write!(line, "{cell:width$}   ");
         }
         text.push_str(line.trim_end());
