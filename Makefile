@@ -6,6 +6,9 @@ TARGET := x86_64-unknown-linux-gnu
 # The programs' profile: `make PROFILE=release …` for what you would ship.
 PROFILE ?= dev
 PROFILE_DIR := $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+# HOOKS=armed compiles the fail points and sabotage switches of hooks/ into them: for tests, never to ship.
+HOOKS ?=
+FEATURES := $(if $(HOOKS),--features invoke-hooks/$(HOOKS))
 export INVOKE_BIN_DIR := $(CURDIR)/target/$(PROFILE_DIR)
 
 .PHONY: help
@@ -35,13 +38,13 @@ test-long: ## The tests that take many minutes, such as a connection that idles 
 
 .PHONY: build shim images
 build: shim ## The programs, and the shim as a static binary
-	@cargo build --workspace --locked --profile $(PROFILE)
+	@cargo build --workspace --locked --profile $(PROFILE) $(FEATURES)
 
 # Always with --release: it is copied into every job pod. An explicit target keeps the static
 # flags away from build scripts and procedural macros, which must stay dynamic.
 shim: ## Only the shim
 	@RUSTFLAGS='-C target-feature=+crt-static' \
-	  cargo build --package invoke-shim --locked --release --target $(TARGET)
+	  cargo build --package invoke-shim --locked --release --target $(TARGET) $(FEATURES)
 
 images: build ## The job's and the runner's image, as OCI archives in target/images
 	@deploy/images/build --shim target/$(TARGET)/release/invoke-shim --runner $(INVOKE_BIN_DIR)/invoke-runner

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use invoke_protocol::command::Command;
 use invoke_protocol::id::{ClusterName, JobId, PodUid, ProfileName, RunnerId};
-use invoke_protocol::job::{Completeness, Job, Times};
+use invoke_protocol::job::{Completeness, Job, Step, Times};
 use invoke_protocol::output::{EndCause, IncompleteReason, ResourceUsage, StreamSummary};
 use invoke_protocol::state::{Reason, Started, StateName};
 use serde::Serialize;
@@ -26,6 +26,7 @@ pub struct JobDocument {
     output_incomplete_reason: Option<IncompleteReason>,
     reason: Option<Reason>,
     waiting: Option<Reason>,
+    retries: u32,
     cancelled_by: Option<String>,
     times: Times,
     log_bytes: u64,
@@ -33,6 +34,7 @@ pub struct JobDocument {
     runner: Option<RunnerId>,
     pod: Option<PodUid>,
     version: i64,
+    story: Vec<Step>,
     stdout: String,
     stdout_encoding: Encoding,
     stdout_summary: Option<StreamSummary>,
@@ -71,6 +73,7 @@ impl JobDocument {
             output_incomplete_reason,
             reason,
             waiting,
+            retries,
             cancelled_by,
             times,
             log_bytes,
@@ -80,6 +83,7 @@ impl JobDocument {
             runner,
             pod,
             version,
+            story,
         } = job;
         let (stdout, stdout_encoding) = encode(stdout);
         let (stderr, stderr_encoding) = encode(stderr);
@@ -97,6 +101,7 @@ impl JobDocument {
             output_incomplete_reason,
             reason,
             waiting,
+            retries,
             cancelled_by,
             times,
             log_bytes,
@@ -104,6 +109,7 @@ impl JobDocument {
             runner,
             pod,
             version,
+            story,
             stdout,
             stdout_encoding,
             stdout_summary,

@@ -70,6 +70,7 @@ fn incomplete(job: &Job, taken_bytes: u64) -> Option<String> {
     }
     let why = match job.output_incomplete_reason {
         Some(IncompleteReason::NotUploaded) => "the rest was never uploaded",
+        Some(IncompleteReason::StorageFull) => "the dispatcher had no room for the rest",
         Some(IncompleteReason::PodGone | IncompleteReason::Unknown) | None => {
             "nobody knows how much is missing"
         }

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
+    invoke_hooks::start();
     if rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .is_err()

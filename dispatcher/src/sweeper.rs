@@ -99,7 +99,10 @@ impl Sweeper {
         let mut session = self.store.read().await?;
         let jobs = due::gone_silent(&mut session, silent_since).await?;
         drop(session);
-        self.change_all(jobs, now, |_| Event::Silence).await
+        self.change_all(jobs, now, |job| Event::Silence {
+            reason: cluster_silent(job),
+        })
+        .await
     }
 
     async fn give_up(&self, now: Timestamp) -> Result<(), store::Error> {
@@ -134,6 +137,14 @@ impl Sweeper {
         }
         Ok(())
     }
+}
+
+fn cluster_silent(job: &StoredJob) -> Reason {
+    let message = format!(
+        "the runner of cluster {} does not speak; the command may go on all the same",
+        job.cluster_name
+    );
+    Reason::new(ReasonCode::ClusterOffline, message)
 }
 
 fn no_report(job: &StoredJob) -> Reason {

@@ -20,7 +20,7 @@ pub const JOB: &str = "/v1/jobs/{id}";
 pub const JOB_EVENTS: &str = "/v1/jobs/{id}/events";
 /// `GET`, query [`OutputQuery`] → frames of the output log ([`crate::output`]), `application/octet-stream`.
 pub const JOB_OUTPUT: &str = "/v1/jobs/{id}/output";
-/// `POST` (empty) → 202 [`Job`].
+/// `POST` [`crate::job::CancelRequest`] (or empty) → 202 [`Job`].
 pub const JOB_CANCEL: &str = "/v1/jobs/{id}/cancel";
 /// `GET` → [`ClusterList`]. `POST` [`AddClusterRequest`] → 201 [`JoinInvitation`].
 pub const CLUSTERS: &str = "/v1/clusters";
@@ -181,6 +181,9 @@ pub struct Cluster {
     pub last_contact: Option<Timestamp>,
     /// How long ago that is, in seconds, by the dispatcher's clock.
     pub last_contact_seconds: Option<u64>,
+    /// By how many seconds its runner's clock is ahead of the dispatcher's, if they differ by more than
+    /// [`CLOCK_SKEW_SECONDS`].
+    pub clock_skew_seconds: Option<i64>,
     /// The profiles that it offers, by name.
     pub profiles: Vec<ProfileSummary>,
     /// Jobs that are not over.
@@ -211,6 +214,9 @@ pub enum ClusterState {
 
 /// A cluster whose runner has not spoken for this long is offline. Runners speak every 10 seconds.
 pub const OFFLINE_AFTER_SECONDS: u64 = 30;
+
+/// Clocks that differ by no more than this, in seconds, are taken for right.
+pub const CLOCK_SKEW_SECONDS: i64 = 30;
 
 /// What the dispatcher can do now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -33,6 +33,96 @@ pub struct JobSpec {
     /// For how long the command may run, in seconds; the profile's maximum if silent, and never more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_timeout_seconds: Option<u64>,
+    /// What to do if the cluster's runner does not speak.
+    #[serde(default, skip_serializing_if = "IfOffline::is_wait")]
+    pub if_offline: IfOffline,
+}
+
+/// What becomes of a job for a cluster whose runner does not speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum IfOffline {
+    /// It waits until its start deadline.
+    #[default]
+    Wait,
+    /// It is refused.
+    Fail,
+}
+
+impl IfOffline {
+    /// The default.
+    #[must_use]
+    pub const fn is_wait(&self) -> bool {
+        matches!(self, Self::Wait)
+    }
+}
+
+/// What a person asks for with a cancellation: the body of `POST /v1/jobs/{id}/cancel`, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CancelRequest {
+    /// From SIGTERM to SIGKILL, in seconds, 0 to [`MAX_GRACE_SECONDS`]; the cluster's own if silent. A
+    /// second request with less shortens the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<u64>,
+}
+
+/// The longest time from SIGTERM to SIGKILL, in seconds.
+pub const MAX_GRACE_SECONDS: u64 = 3600;
+
+/// One step in the story of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Step {
+    /// When, by the dispatcher's clock.
+    pub at: Timestamp,
+    /// Who: a person's name, `runner <cluster>/<replica>`, or `dispatcher`.
+    pub by: String,
+    /// What happened.
+    pub step: StepName,
+    /// The particulars, for people; may be empty.
+    pub message: String,
+}
+
+/// What can happen to a job, as its story tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum StepName {
+    /// It was accepted.
+    Submitted,
+    /// RabbitMQ confirmed its message.
+    Published,
+    /// A runner took the order.
+    Claimed,
+    /// Its pod was made, or adopted.
+    PodCreated,
+    /// It is not getting on.
+    Waiting,
+    /// Its pod was lost before the start, and it is queued again.
+    Retried,
+    /// The runner let go of the order, and it is queued again.
+    Postponed,
+    /// A pod was permitted to start the command.
+    Permitted,
+    /// The cluster reminded a restored store of the start.
+    Recovered,
+    /// Nobody hears of the running command.
+    ContactLost,
+    /// Somebody does again.
+    ContactBack,
+    /// Somebody wants it stopped.
+    CancelRequested,
+    /// The pod's shim has the order to stop.
+    CancelDelivered,
+    /// A report came that was too late or contradicts the record, and was refused.
+    ReportRefused,
+    /// It is over.
+    Ended,
+    /// One that was made after this program; the message says it.
+    #[serde(other)]
+    Unknown,
 }
 
 /// A job, as everybody who may read it sees it.
@@ -61,10 +151,12 @@ pub struct Job {
     pub output_complete: Option<Completeness>,
     /// Why output is missing, if it is.
     pub output_incomplete_reason: Option<IncompleteReason>,
-    /// Why the job ended without an exit record, if it did.
+    /// Why the job ended as it did, once it is over.
     pub reason: Option<Reason>,
-    /// What a job that has not started waits for.
+    /// What a job that is not over waits for: its start, or, if contact with it was lost, a word.
     pub waiting: Option<Reason>,
+    /// How often it was queued again because its pod was lost before the start.
+    pub retries: u32,
     /// Who cancelled it, if somebody did.
     pub cancelled_by: Option<String>,
     /// When what happened.
@@ -83,6 +175,9 @@ pub struct Job {
     pub pod: Option<PodUid>,
     /// Grows with every change: what a long-poll waits to see pass.
     pub version: i64,
+    /// What happened to it, oldest first; only where one job is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub story: Vec<Step>,
 }
 
 /// When what happened to a job. Times of the dispatcher's clock, but for the two of the command.
@@ -95,6 +190,10 @@ pub struct Times {
     pub start_deadline: Timestamp,
     /// When it was permitted to start.
     pub permitted: Option<Timestamp>,
+    /// When it was asked that it be stopped; `None` again once it is over.
+    pub cancel_requested: Option<Timestamp>,
+    /// When its pod had the order to stop; `None` again once it is over.
+    pub cancel_delivered: Option<Timestamp>,
     /// When the command was executed, by its node's clock.
     pub started: Option<Timestamp>,
     /// When the command was gone, by its node's clock.
@@ -136,6 +235,8 @@ pub struct JobFacts {
     pub runner: Option<RunnerId>,
     /// The pod that holds the permit, kept when the state no longer says it.
     pub pod: Option<PodUid>,
+    /// How often it was queued again.
+    pub retries: u32,
     /// How much of the output log is stored.
     pub log_bytes: u64,
     /// Grows with every change.
@@ -147,6 +248,19 @@ impl Job {
     #[must_use]
     pub fn new(facts: JobFacts, state: &JobState, waiting: Option<Reason>) -> Self {
         let exit = state.exit_record();
+        // What a command said that was stopped half-way is no result.
+        let result = exit.filter(|_| state.name() != StateName::Lost);
+        let (cancel_requested, cancel_delivered) = match state {
+            JobState::Cancelling {
+                since, delivered, ..
+            } => (Some(*since), *delivered),
+            _ => (None, None),
+        };
+        let (reason, waiting) = if state.is_terminal() {
+            (state.reason(), None)
+        } else {
+            (None, state.reason().or(waiting))
+        };
         let (output_complete, output_incomplete_reason) = match state.output_complete() {
             None => (None, None),
             Some(OutputComplete::Yes) => (Some(Completeness::Yes), None),
@@ -163,18 +277,21 @@ impl Job {
             command: facts.command,
             submitted_by: facts.submitted_by,
             state: state.name(),
-            exit_code: exit.map(|exit| exit.status.code()),
+            exit_code: result.map(|exit| exit.status.code()),
             cause: exit.map(|exit| exit.cause),
             started: state.started(),
             output_complete,
             output_incomplete_reason,
-            reason: state.reason().cloned(),
+            reason,
             waiting,
+            retries: facts.retries,
             cancelled_by,
             times: Times {
                 submitted: facts.submitted,
                 start_deadline: facts.start_deadline,
                 permitted: facts.permitted,
+                cancel_requested,
+                cancel_delivered,
                 started: exit.map(|exit| exit.started_at),
                 finished: exit.map(|exit| exit.finished_at),
                 ended: state.ended_at(),
@@ -186,6 +303,7 @@ impl Job {
             runner: facts.runner,
             pod: facts.pod,
             version: facts.version,
+            story: Vec::new(),
         }
     }
 }

@@ -137,6 +137,12 @@ pub struct ExitRecord {
     pub stderr: StreamSummary,
     /// What it cost.
     pub usage: ResourceUsage,
+    /// Whether the kernel killed a process in the pod for its memory while the command ran.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub out_of_memory: bool,
+    /// Why the rest of the output log will never be uploaded, if the shim has given it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<IncompleteReason>,
 }
 
 /// What became of the process.
@@ -216,6 +222,8 @@ pub enum OutputComplete {
 pub enum IncompleteReason {
     /// The end was reported before everything was uploaded.
     NotUploaded,
+    /// There was no room to store it.
+    StorageFull,
     /// The pod was gone before its shim could report the end: nobody knows how much is missing.
     PodGone,
     /// One that was made after this program.

@@ -81,6 +81,9 @@ problem_codes! {
     Contradiction = "contradiction", 409, "Another end is on record";
     OutputGap = "output_gap", 409, "The output does not continue where the stored output ends";
     InvalidOutput = "invalid_output", 400, "That is no output log";
+    ClusterOffline = "cluster_offline", 409, "The cluster is offline";
+    TooManyRequests = "too_many_requests", 429, "Too many requests at once";
+    StorageFull = "storage_full", 507, "There is no room for more";
     JoinTokenInvalid = "join_token_invalid", 401, "The join token is not valid";
     TooLarge = "too_large", 413, "The request is too large";
     Unavailable = "unavailable", 503, "Not now";

@@ -114,8 +114,10 @@ pub struct ContactRequest {
     pub version: String,
     /// The profiles that it offers.
     pub profiles: Vec<ProfileSummary>,
-    /// The jobs that it knows are to be cancelled, sorted.
-    pub cancelling: Vec<JobId>,
+    /// The runner's own clock, to tell people when it is wrong.
+    pub clock: Timestamp,
+    /// The cancellations that it knows, sorted.
+    pub cancelling: Vec<Cancellation>,
     /// For how long the answer may be held back, in seconds; at most 30.
     pub wait_seconds: u64,
 }
@@ -128,6 +130,9 @@ pub struct ProfileSummary {
     pub name: ProfileName,
     /// For how long its commands may run, in seconds.
     pub max_run_seconds: u64,
+    /// For how long its jobs may wait for their start, in seconds; the dispatcher's own maximum if silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_start_within_seconds: Option<u64>,
 }
 
 /// What the runner must know now: the whole list, not what changed in it.
@@ -135,7 +140,18 @@ pub struct ProfileSummary {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ContactResponse {
     /// All running jobs of the cluster that are to be cancelled, sorted.
-    pub cancelling: Vec<JobId>,
+    pub cancelling: Vec<Cancellation>,
+}
+
+/// A running job that is to be cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Cancellation {
+    /// The job.
+    pub job: JobId,
+    /// From SIGTERM to SIGKILL, in seconds; the runner's own if silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<u64>,
 }
 
 /// What a runner may do with an order that it was delivered.
@@ -217,6 +233,33 @@ pub enum Report {
         pod: Option<PodUid>,
         /// Why.
         reason: Reason,
+    },
+    /// The runner has let go of the order, which could not be started yet: send it again.
+    Postponed,
+    /// Nobody in the cluster hears of the pod any more; the command may go on all the same.
+    ContactLost {
+        /// The pod.
+        pod: PodUid,
+        /// Why, with code [`crate::state::ReasonCode::NodeLost`].
+        reason: Reason,
+    },
+    /// The pod is heard of again.
+    ContactBack {
+        /// The pod.
+        pod: PodUid,
+    },
+    /// The shim has the order to stop.
+    CancelDelivered {
+        /// The pod.
+        pod: PodUid,
+    },
+    /// The cluster has a record of a start that the dispatcher does not know of: its store was restored
+    /// from a backup.
+    Recovered {
+        /// The pod that the record names.
+        pod: PodUid,
+        /// When the start was recorded, by the API server's clock.
+        started: Timestamp,
     },
 }
 

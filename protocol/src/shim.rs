@@ -15,8 +15,11 @@ use crate::id::JobId;
 pub const ASSIGNMENT: &str = "/v1/shim/assignment";
 /// `PUT ?from=N`, body: whole frames of the output log → [`crate::runner::OutputAck`]; 410 if nobody wants it any more.
 pub const OUTPUT: &str = "/v1/shim/output";
-/// `GET` → [`Orders`], held back until there is something to do or about 20 seconds are over.
+/// `GET`, query [`OrdersQuery`] → [`Orders`], held back until there is something new to do or about 20
+/// seconds are over.
 pub const ORDERS: &str = "/v1/shim/orders";
+/// `POST` (empty) → 204: the shim has the order to stop, and has sent SIGTERM.
+pub const CANCELLING: &str = "/v1/shim/cancelling";
 /// `POST` [`crate::output::ExitRecord`] → 204 when the end is on record; 410 if nobody wants it any more.
 pub const EXIT: &str = "/v1/shim/exit";
 
@@ -52,6 +55,20 @@ pub struct Assignment {
     pub run_timeout_seconds: u64,
     /// From SIGTERM to SIGKILL, in seconds.
     pub grace_seconds: u64,
+    /// For how long, in seconds, the command may go on by itself after Kubernetes told the pod to stop;
+    /// then SIGTERM, the grace, SIGKILL.
+    pub drain_seconds: u64,
+}
+
+/// What the shim knows already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OrdersQuery {
+    /// The orders that it follows: the answer is held back while they are these.
+    #[serde(default)]
+    pub cancel: bool,
+    /// See [`Orders::grace_seconds`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<u64>,
 }
 
 /// What the shim must know now.
@@ -59,4 +76,8 @@ pub struct Assignment {
 pub struct Orders {
     /// Stop the command: SIGTERM, the grace, SIGKILL, to its whole process group.
     pub cancel: bool,
+    /// From SIGTERM to SIGKILL, in seconds, instead of the assignment's. A later, shorter one shortens
+    /// what is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<u64>,
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!                    claim          pod made          permit
 //!          Queued ─────────▶ Claimed ─────▶ Starting ─────────▶ Running ◀──▶ ContactLost
-//!            │                  │              │                  │  │cancel       │
+//!            │ ◀── retry, put off ─┴──────────────┤                  │  │cancel       │
 //!            ├──────────────────┴──────────────┤                  │  ▼             │
 //!            │ never started:                  │                  │ Cancelling ◀───┘
 //!            ▼                                 ▼                  ▼  ▼
@@ -66,6 +66,8 @@ pub enum JobState {
         started: Timestamp,
         /// Since when there has been silence.
         since: Timestamp,
+        /// Who is silent: the cluster, or the pod's node.
+        reason: Reason,
     },
     /// A running command is to be stopped.
     Cancelling {
@@ -77,6 +79,10 @@ pub enum JobState {
         by: String,
         /// When they asked.
         since: Timestamp,
+        /// From SIGTERM to SIGKILL, in seconds; the runner's own if silent.
+        grace_seconds: Option<u64>,
+        /// When the pod's shim had the order.
+        delivered: Option<Timestamp>,
     },
     /// The command exited with 0, by itself.
     Succeeded {
@@ -137,10 +143,14 @@ pub enum JobState {
         /// When.
         at: Timestamp,
     },
-    /// It was permitted to start, and nobody can say how it ended.
+    /// It was permitted to start, and nobody can say how it ended, or whether it did its work.
     Lost {
         /// Why.
         reason: Reason,
+        /// The shim's word, if Kubernetes made it stop the command half-way.
+        exit: Option<ExitRecord>,
+        /// Whether the output is all there.
+        output: OutputComplete,
         /// When the dispatcher gave up.
         at: Timestamp,
     },
@@ -166,10 +176,25 @@ pub enum Event {
         /// The last moment at which the job may start.
         start_deadline: Timestamp,
     },
+    /// The cluster's own record says that the command was permitted to start, and the store does not
+    /// know it: it was restored from a backup.
+    Recover {
+        /// The pod that the record names.
+        pod: PodUid,
+        /// When the permit was recorded.
+        started: Timestamp,
+    },
     /// A person wants it stopped.
     Cancel {
         /// Who.
         by: String,
+        /// From SIGTERM to SIGKILL, in seconds; the runner's own if silent.
+        grace_seconds: Option<u64>,
+    },
+    /// The pod's shim has the order to stop.
+    CancelDelivered {
+        /// The pod.
+        pod: PodUid,
     },
     /// The shim reports the end.
     Exit {
@@ -191,22 +216,44 @@ pub enum Event {
         pod: Option<PodUid>,
         /// Why.
         reason: Reason,
+        /// What was tried before.
+        retries: Retries,
     },
+    /// The runner lets go of an order that it cannot start yet.
+    Postpone,
     /// The start deadline is over.
     StartDeadline {
         /// What it was waiting for.
         reason: Reason,
     },
-    /// Nobody in the cluster has spoken for a running job for a while.
-    Silence,
+    /// Nobody has spoken for a running job for a while.
+    Silence {
+        /// Who is silent.
+        reason: Reason,
+    },
     /// Somebody has again.
-    Contact,
+    Contact {
+        /// Whose silence is over; another one's goes on.
+        ends: ReasonCode,
+    },
     /// The dispatcher gives a started job up: it has been silent beyond every deadline.
     GiveUp {
         /// Why.
         reason: Reason,
     },
 }
+
+/// How often a job was put back into the queue because its pod was lost before the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retries {
+    /// How often.
+    pub count: u32,
+    /// The pod that was lost last: to be told of it again is no new loss.
+    pub last: Option<PodUid>,
+}
+
+/// How often a lost pod is replaced by itself. What kills six pods in a row is no accident.
+pub const MAX_RETRIES: u32 = 5;
 
 /// Why an event does not apply. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -261,15 +308,22 @@ impl JobState {
                 pod,
                 start_deadline,
             } => self.permit(pod, start_deadline, now),
-            Event::Cancel { by } => self.cancel(by, now),
+            Event::Recover { pod, started } => self.recover(pod, started),
+            Event::Cancel { by, grace_seconds } => self.cancel(by, grace_seconds, now),
+            Event::CancelDelivered { pod } => self.cancel_delivered(pod, now),
             Event::Exit { pod, exit, stored } => self.exit(pod, exit, stored, now),
             Event::Reject { reason } => self.end_unstarted(Self::Rejected { reason, at: now }),
-            Event::PodFailed { pod, reason } => self.pod_failed(pod, reason, now),
+            Event::PodFailed {
+                pod,
+                reason,
+                retries,
+            } => self.pod_failed(pod, reason, retries, now),
+            Event::Postpone => self.postpone(),
             Event::StartDeadline { reason } => {
                 self.end_unstarted(Self::Expired { reason, at: now })
             }
-            Event::Silence => self.silence(now),
-            Event::Contact => self.contact(),
+            Event::Silence { reason } => self.silence(reason, now),
+            Event::Contact { ends } => self.contact(ends),
             Event::GiveUp { reason } => self.give_up(reason, now),
         }
     }
@@ -321,7 +375,32 @@ impl JobState {
         }
     }
 
-    fn cancel(self, by: String, now: Timestamp) -> Result<Self, Refusal> {
+    /// The cluster's record was made under a permit, so no deadline is asked for again.
+    fn recover(self, pod: PodUid, started: Timestamp) -> Result<Self, Refusal> {
+        match self {
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => Ok(Self::Running {
+                pod,
+                since: started,
+            }),
+            Self::Running { pod: holder, .. }
+            | Self::ContactLost { pod: holder, .. }
+            | Self::Cancelling { pod: holder, .. } => {
+                if holder == pod {
+                    Ok(self)
+                } else {
+                    Err(Refusal::OtherPod)
+                }
+            }
+            _ => Err(Refusal::Over),
+        }
+    }
+
+    fn cancel(
+        self,
+        by: String,
+        grace_seconds: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
         match self {
             Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => Ok(Self::Cancelled {
                 by,
@@ -338,8 +417,50 @@ impl JobState {
                 started,
                 by,
                 since: now,
+                grace_seconds,
+                delivered: None,
+            }),
+            Self::Cancelling {
+                pod,
+                started,
+                by,
+                since,
+                grace_seconds: before,
+                ..
+            } if is_shorter(grace_seconds, before) => Ok(Self::Cancelling {
+                pod,
+                started,
+                by,
+                since,
+                grace_seconds,
+                delivered: None,
             }),
             Self::Cancelling { .. } | Self::Cancelled { .. } => Ok(self),
+            _ => Err(Refusal::Over),
+        }
+    }
+
+    fn cancel_delivered(self, pod: PodUid, now: Timestamp) -> Result<Self, Refusal> {
+        match self {
+            Self::Cancelling { pod: holder, .. } if holder != pod => Err(Refusal::OtherPod),
+            Self::Cancelling {
+                pod,
+                started,
+                by,
+                since,
+                grace_seconds,
+                delivered: None,
+            } => Ok(Self::Cancelling {
+                pod,
+                started,
+                by,
+                since,
+                grace_seconds,
+                delivered: Some(now),
+            }),
+            Self::Cancelling { .. } => Ok(self),
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => Err(Refusal::NotStarted),
+            Self::Running { .. } | Self::ContactLost { .. } => Err(Refusal::AlreadyStarted),
             _ => Err(Refusal::Over),
         }
     }
@@ -375,7 +496,7 @@ impl JobState {
         let output = if stored == exit.log_bytes {
             OutputComplete::Yes
         } else {
-            OutputComplete::No(IncompleteReason::NotUploaded)
+            OutputComplete::No(exit.incomplete.unwrap_or(IncompleteReason::NotUploaded))
         };
         Ok(match (exit.cause, exit.status) {
             (EndCause::Itself, ExitStatus::Exited(0)) => Self::Succeeded {
@@ -400,10 +521,16 @@ impl JobState {
                 at: now,
             },
             // A command that was told to stop and then exits with 0 has not done its work.
-            (EndCause::PodTerminated, _) => {
-                let message = "Kubernetes told the pod to stop while the command ran";
+            (EndCause::PodTerminated, status) => {
+                let message = format!(
+                    "Kubernetes told the pod to stop, and the command did not end by itself within the \
+                     pod's grace: it was stopped half-way, with code {}",
+                    status.code()
+                );
                 Self::Lost {
                     reason: Reason::new(ReasonCode::PodTerminated, message),
+                    exit: Some(exit),
+                    output,
                     at: now,
                 }
             }
@@ -414,6 +541,7 @@ impl JobState {
         self,
         pod: Option<PodUid>,
         reason: Reason,
+        retries: Retries,
         now: Timestamp,
     ) -> Result<Self, Refusal> {
         match self {
@@ -421,12 +549,39 @@ impl JobState {
             | Self::ContactLost { pod: holder, .. }
             | Self::Cancelling { pod: holder, .. } => {
                 if pod == Some(holder) {
-                    Ok(Self::Lost { reason, at: now })
+                    Ok(Self::lost(reason, now))
                 } else {
                     Err(Refusal::OtherPod)
                 }
             }
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. }
+                if pod.is_some() && pod == retries.last =>
+            {
+                Ok(self)
+            }
+            // It provably never started, and the next pod may have more luck.
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. }
+                if reason.code.is_of_the_pod_alone() && retries.count < MAX_RETRIES =>
+            {
+                Ok(Self::Queued)
+            }
             other => other.end_unstarted(Self::InfraFailed { reason, at: now }),
+        }
+    }
+
+    fn postpone(self) -> Result<Self, Refusal> {
+        match self {
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => Ok(Self::Queued),
+            other => Err(other.refuse_before_start()),
+        }
+    }
+
+    const fn lost(reason: Reason, at: Timestamp) -> Self {
+        Self::Lost {
+            reason,
+            exit: None,
+            output: OutputComplete::No(IncompleteReason::PodGone),
+            at,
         }
     }
 
@@ -442,7 +597,7 @@ impl JobState {
         }
     }
 
-    fn silence(self, now: Timestamp) -> Result<Self, Refusal> {
+    fn silence(self, reason: Reason, now: Timestamp) -> Result<Self, Refusal> {
         match self {
             Self::Running {
                 pod,
@@ -451,6 +606,7 @@ impl JobState {
                 pod,
                 started,
                 since: now,
+                reason,
             }),
             Self::ContactLost { .. } | Self::Cancelling { .. } => Ok(self),
             Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => Err(Refusal::NotStarted),
@@ -458,13 +614,18 @@ impl JobState {
         }
     }
 
-    fn contact(self) -> Result<Self, Refusal> {
+    fn contact(self, ends: ReasonCode) -> Result<Self, Refusal> {
         match self {
-            Self::ContactLost { pod, started, .. } => Ok(Self::Running {
+            Self::ContactLost {
+                pod,
+                started,
+                reason,
+                ..
+            } if reason.code == ends => Ok(Self::Running {
                 pod,
                 since: started,
             }),
-            Self::Running { .. } | Self::Cancelling { .. } => Ok(self),
+            Self::ContactLost { .. } | Self::Running { .. } | Self::Cancelling { .. } => Ok(self),
             Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => Err(Refusal::NotStarted),
             _ => Err(Refusal::Over),
         }
@@ -473,7 +634,7 @@ impl JobState {
     fn give_up(self, reason: Reason, now: Timestamp) -> Result<Self, Refusal> {
         match self {
             Self::Running { .. } | Self::ContactLost { .. } | Self::Cancelling { .. } => {
-                Ok(Self::Lost { reason, at: now })
+                Ok(Self::lost(reason, now))
             }
             Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => Err(Refusal::NotStarted),
             Self::Lost { .. } => Ok(self),
@@ -526,10 +687,11 @@ impl JobState {
             Self::Running { .. }
             | Self::ContactLost { .. }
             | Self::Cancelling { .. }
-            | Self::Lost { .. } => Started::Unknown,
+            | Self::Lost { exit: None, .. } => Started::Unknown,
             Self::Succeeded { .. }
             | Self::Failed { .. }
             | Self::TimedOut { .. }
+            | Self::Lost { .. }
             | Self::Cancelled { .. } => Started::Yes,
         }
     }
@@ -543,7 +705,7 @@ impl JobState {
             Self::Expired { .. } | Self::Rejected { .. } | Self::InfraFailed { .. } => {
                 Some(OutputComplete::Yes)
             }
-            Self::Lost { .. } => Some(OutputComplete::No(IncompleteReason::PodGone)),
+            Self::Lost { output, .. } => Some(*output),
             _ => None,
         }
     }
@@ -555,17 +717,38 @@ impl JobState {
             Self::Succeeded { exit, .. }
             | Self::Failed { exit, .. }
             | Self::TimedOut { exit, .. } => Some(exit),
-            Self::Cancelled { exit, .. } => exit.as_ref(),
+            Self::Cancelled { exit, .. } | Self::Lost { exit, .. } => exit.as_ref(),
             _ => None,
         }
     }
 
-    /// Why it ended without an exit record.
+    /// Why it ended; of a job that nobody hears of, why not. `None` for every other state.
     #[must_use]
-    pub const fn reason(&self) -> Option<&Reason> {
+    pub fn reason(&self) -> Option<Reason> {
         match self {
-            Self::Expired { reason, .. } | Self::Rejected { reason, .. } => Some(reason),
-            Self::InfraFailed { reason, .. } | Self::Lost { reason, .. } => Some(reason),
+            Self::Expired { reason, .. }
+            | Self::Rejected { reason, .. }
+            | Self::InfraFailed { reason, .. }
+            | Self::Lost { reason, .. }
+            | Self::ContactLost { reason, .. } => Some(reason.clone()),
+            Self::Succeeded { exit, .. } | Self::Failed { exit, .. } => Some(Reason::of_exit(exit)),
+            Self::TimedOut { exit, .. } => {
+                let message = format!(
+                    "the command ran longer than it was allowed and was stopped; it left with code {}",
+                    exit.status.code()
+                );
+                Some(Reason::new(ReasonCode::RunTimeout, message))
+            }
+            Self::Cancelled { by, exit, .. } => {
+                let message = match exit {
+                    None => format!("it was cancelled by {by} before its command started"),
+                    Some(exit) => format!(
+                        "it was cancelled by {by}; the command left with code {}",
+                        exit.status.code()
+                    ),
+                };
+                Some(Reason::new(ReasonCode::Cancelled, message))
+            }
             _ => None,
         }
     }
@@ -583,5 +766,14 @@ impl JobState {
             Self::InfraFailed { at, .. } | Self::Lost { at, .. } => Some(*at),
             _ => None,
         }
+    }
+}
+
+/// Silence is the runner's own grace, which is longer than any that is shorter than what was asked.
+const fn is_shorter(grace: Option<u64>, before: Option<u64>) -> bool {
+    match (grace, before) {
+        (Some(grace), Some(before)) => grace < before,
+        (Some(_), None) => true,
+        (None, _) => false,
     }
 }

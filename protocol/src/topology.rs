@@ -40,6 +40,23 @@ pub const PROFILE_LABEL: &str = "invoke.dev/profile";
 /// our name that lacks it, or bears another, is not ours to adopt.
 pub const ORDER_ANNOTATION: &str = "invoke.dev/order-sha256";
 
+/// Finalizer of a job pod: what Kubernetes knows of its end stays until it is on record.
+pub const RESULT_FINALIZER: &str = "invoke.dev/result";
+
+/// Label of the cluster's own records of starts: see [`start_record_name`].
+pub const START_RECORD_LABEL: &str = "invoke.dev/start-record";
+
+/// Key in a record of a start: the uid of the pod that was permitted.
+pub const START_RECORD_POD: &str = "pod";
+
+/// Annotation of a record of a start: after this moment (RFC 3339) no order for the job can be good any
+/// more, so nothing has to remember that it was started.
+pub const START_RECORD_KEEP_UNTIL: &str = "invoke.dev/keep-until";
+
+/// How often a message may come back to its queue without having been dealt with, before the broker
+/// takes it for poison (RabbitMQ's `x-delivery-limit`; 20 is its own default from version 4.0 on).
+pub const DELIVERY_LIMIT: u32 = 20;
+
 /// Audience of the token by which a shim proves which pod it is.
 pub const SHIM_TOKEN_AUDIENCE: &str = "invoke-runner";
 
@@ -50,5 +67,13 @@ pub const SHIM_DOOR_NAME: &str = "invoke-runner.invoke-system.svc";
 /// The pod of a job: `invoke-<job id>`. One job has one name, so that two runners cannot make two.
 #[must_use]
 pub fn pod_name(job: JobId) -> String {
+    format!("invoke-{job}")
+}
+
+/// The cluster's own record that a job was started: an immutable ConfigMap in the namespace of the pods.
+/// A name exists once, so it is a second fence behind the permit, and one that a database restored from
+/// a backup has not forgotten.
+#[must_use]
+pub fn start_record_name(job: JobId) -> String {
     format!("invoke-{job}")
 }

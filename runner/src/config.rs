@@ -117,6 +117,7 @@ impl Config {
         let summary = |(name, profile): (&ProfileName, &Profile)| ProfileSummary {
             name: name.clone(),
             max_run_seconds: profile.max_run_seconds,
+            max_start_within_seconds: None,
         };
         self.profiles.iter().map(summary).collect()
     }

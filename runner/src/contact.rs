@@ -27,6 +27,7 @@ pub(crate) async fn keep(
     let mut request = ContactRequest {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         profiles,
+        clock: crate::clock::now(),
         cancelling: Vec::new(),
         // The first answer at once: nothing is known yet.
         wait_seconds: 0,
@@ -38,7 +39,7 @@ pub(crate) async fn keep(
                 if !std::mem::replace(&mut connected, true) {
                     tracing::info!("connected to the dispatcher");
                 }
-                cancelling.send_replace(answer.cancelling.iter().copied().collect());
+                cancelling.send_replace(answer.cancelling.iter().map(|it| it.job).collect());
                 request.cancelling = answer.cancelling;
                 request.wait_seconds = WAIT_SECONDS;
             }

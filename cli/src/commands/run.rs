@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use invoke_protocol::command::Command;
 use invoke_protocol::id::{JobId, ProfileName};
-use invoke_protocol::job::{Job, JobSpec};
+use invoke_protocol::job::{IfOffline, Job, JobSpec};
 use uuid::Uuid;
 
 use super::Session;
@@ -78,6 +78,7 @@ pub async fn run(request: Request, session: &Session<'_>) -> Result<Exit, Failur
             .unwrap_or_else(ProfileName::default_profile),
         start_within_seconds: request.start_within_seconds,
         run_timeout_seconds: request.run_timeout_seconds,
+        if_offline: IfOffline::Wait,
     };
     let mut interrupts = catch(session)?;
     let key = Uuid::now_v7();

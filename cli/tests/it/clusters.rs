@@ -11,6 +11,7 @@ use crate::stub::Answer;
 
 fn cluster(name: &str, state: ClusterState) -> Cluster {
     Cluster {
+        clock_skew_seconds: None,
         id: "0197c1f0-0000-7000-8000-000000000001".parse().unwrap(),
         name: name.parse().unwrap(),
         state,
@@ -39,6 +40,7 @@ fn invitation() -> JoinInvitation {
 fn clusters_are_listed() {
     let bed = Bed::new();
     let profile = |name: &str| ProfileSummary {
+        max_start_within_seconds: None,
         name: name.parse().unwrap(),
         max_run_seconds: 3600,
     };

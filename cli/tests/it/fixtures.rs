@@ -24,6 +24,8 @@ fn at(second: i64) -> Timestamp {
 /// A job that was just accepted.
 pub(crate) fn queued() -> Job {
     Job {
+        retries: 0,
+        story: Vec::new(),
         id: ID.parse().unwrap(),
         cluster: "demo".parse().unwrap(),
         profile: "default".parse().unwrap(),
@@ -42,6 +44,8 @@ pub(crate) fn queued() -> Job {
         )),
         cancelled_by: None,
         times: Times {
+            cancel_requested: None,
+            cancel_delivered: None,
             submitted: at(0),
             start_deadline: at(900),
             permitted: None,
@@ -62,10 +66,14 @@ pub(crate) fn queued() -> Job {
 /// The same, running.
 pub(crate) fn running() -> Job {
     Job {
+        retries: 0,
+        story: Vec::new(),
         state: StateName::Running,
         started: Started::Unknown,
         waiting: None,
         times: Times {
+            cancel_requested: None,
+            cancel_delivered: None,
             permitted: Some(at(2)),
             ..queued().times
         },
@@ -79,6 +87,8 @@ pub(crate) fn running() -> Job {
 /// The same, ended by itself with a code, having printed this.
 pub(crate) fn ended(code: u8, printed: &Printed) -> Job {
     Job {
+        retries: 0,
+        story: Vec::new(),
         state: if code == 0 {
             StateName::Succeeded
         } else {
@@ -89,6 +99,8 @@ pub(crate) fn ended(code: u8, printed: &Printed) -> Job {
         started: Started::Yes,
         output_complete: Some(Completeness::Yes),
         times: Times {
+            cancel_requested: None,
+            cancel_delivered: None,
             started: Some(at(3)),
             finished: Some(at(4)),
             ended: Some(at(5)),
@@ -110,12 +122,16 @@ pub(crate) fn ended(code: u8, printed: &Printed) -> Job {
 /// The same, over without a word from its command.
 pub(crate) fn over(state: StateName, started: Started, reason: Option<Reason>) -> Job {
     Job {
+        retries: 0,
+        story: Vec::new(),
         state,
         started,
         reason,
         waiting: None,
         output_complete: Some(Completeness::Yes),
         times: Times {
+            cancel_requested: None,
+            cancel_delivered: None,
             ended: Some(at(900)),
             ..queued().times
         },

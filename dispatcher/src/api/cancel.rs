@@ -40,6 +40,7 @@ pub(super) async fn cancel(
         .store
         .change(change, |_| Event::Cancel {
             by: person.name.clone(),
+            grace_seconds: None,
         })
         .await?;
     let outcome = outcome.ok_or_else(|| Refusal::no_job(id))?;

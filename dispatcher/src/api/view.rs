@@ -21,6 +21,7 @@ pub(super) fn view(app: &App, job: &StoredJob, now: Timestamp) -> Job {
         permitted: job.permitted_at,
         runner: job.runner.clone(),
         pod: job.pod,
+        retries: 0,
         log_bytes: job.log_bytes,
         version: job.version,
     };

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use invoke_protocol::id::JobId;
 use invoke_protocol::problem::Problem;
-use invoke_protocol::runner::{CONTACT, ContactRequest, ContactResponse, ProfileSummary};
-use invoke_protocol::state::Event;
+use invoke_protocol::runner::{
+    CONTACT, Cancellation, ContactRequest, ContactResponse, ProfileSummary,
+};
+use invoke_protocol::state::{Event, ReasonCode};
 use tokio::time::Instant;
 
 use crate::access::runner::Runner;
@@ -57,7 +58,7 @@ pub(super) async fn contact(runner: Runner, body: Bytes) -> Result<Json<ContactR
     }
 }
 
-async fn cancelling(runner: &Runner) -> Result<Vec<JobId>, Refusal> {
+async fn cancelling(runner: &Runner) -> Result<Vec<Cancellation>, Refusal> {
     let mut session = runner.app.store.read().await?;
     Ok(jobs::cancelling(&mut session, runner.cluster.id).await?)
 }
@@ -101,7 +102,9 @@ async fn end_silence(runner: &Runner) -> Result<(), Refusal> {
         runner
             .app
             .store
-            .change(runner.change(job, &by, now), |_| Event::Contact)
+            .change(runner.change(job, &by, now), |_| Event::Contact {
+                ends: ReasonCode::ClusterOffline,
+            })
             .await?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use invoke_protocol::id::JobId;
 use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::{REPORT, Report};
-use invoke_protocol::state::{Event, Reason, Refusal as StateRefusal};
+use invoke_protocol::state::{Event, Reason, ReasonCode, Refusal as StateRefusal, Retries};
 
 use crate::access::runner::Runner;
 use crate::api::path::{JobPath, json};
@@ -64,10 +64,31 @@ pub(super) async fn report(
                     Event::PodFailed {
                         pod,
                         reason: shortened(&reason),
+                        retries: Retries::default(),
                     },
                 )
                 .await?,
             )?;
+        }
+        Report::Postponed => {
+            let outcome = change(&runner, id, Event::Postpone).await?;
+            if outcome.verdict != Err(StateRefusal::AlreadyStarted) {
+                accepted(outcome)?;
+            }
+        }
+        Report::ContactLost { pod: _, reason } => {
+            let reason = shortened(&reason);
+            accepted(change(&runner, id, Event::Silence { reason }).await?)?;
+        }
+        Report::ContactBack { pod: _ } => {
+            let ends = ReasonCode::NodeLost;
+            accepted(change(&runner, id, Event::Contact { ends }).await?)?;
+        }
+        Report::CancelDelivered { pod } => {
+            accepted(change(&runner, id, Event::CancelDelivered { pod }).await?)?;
+        }
+        Report::Recovered { pod, started } => {
+            accepted(change(&runner, id, Event::Recover { pod, started }).await?)?;
         }
     }
     Ok(StatusCode::NO_CONTENT)

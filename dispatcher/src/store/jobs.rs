@@ -3,7 +3,7 @@
 
 use invoke_protocol::command::Command;
 use invoke_protocol::id::{ClusterId, ClusterName, JobId, PodUid, ProfileName, RunnerId};
-use invoke_protocol::runner::ProfileSummary;
+use invoke_protocol::runner::{Cancellation, ProfileSummary};
 use invoke_protocol::state::{JobState, Reason};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -317,14 +317,26 @@ pub async fn list(
 ///
 /// # Errors
 /// [`Error`].
-pub async fn cancelling(session: &mut Session, cluster: ClusterId) -> Result<Vec<JobId>, Error> {
+pub async fn cancelling(
+    session: &mut Session,
+    cluster: ClusterId,
+) -> Result<Vec<Cancellation>, Error> {
     let rows = sql!(
         session,
-        fetch_all as (Uuid,),
-        "SELECT id FROM jobs WHERE cluster_id = $1 AND state = 'cancelling' ORDER BY id",
+        fetch_all as (Uuid, String),
+        "SELECT id, state_detail FROM jobs WHERE cluster_id = $1 AND state = 'cancelling' ORDER BY id",
         *cluster.as_uuid(),
     )?;
-    Ok(rows.into_iter().map(|(id,)| JobId::from_uuid(id)).collect())
+    rows.into_iter()
+        .map(|(id, state)| {
+            let job = JobId::from_uuid(id);
+            let grace_seconds = match Row::of_job(job).json("state_detail", &state)? {
+                JobState::Cancelling { grace_seconds, .. } => grace_seconds,
+                _ => None,
+            };
+            Ok(Cancellation { job, grace_seconds })
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -363,6 +375,7 @@ pub(crate) mod tests {
         let profile = ProfileSummary {
             name: ProfileName::default_profile(),
             max_run_seconds: 3600,
+            max_start_within_seconds: None,
         };
         let job = StoredJob {
             cluster_profiles: vec![profile],

@@ -229,13 +229,16 @@ const fn action(event: &Event) -> &'static str {
         Event::Claim { .. } => "job.claim",
         Event::PodCreated { .. } => "job.pod_created",
         Event::Permit { .. } => "job.permit",
+        Event::Recover { .. } => "job.recover",
         Event::Cancel { .. } => "job.cancel",
+        Event::CancelDelivered { .. } => "job.cancel_delivered",
         Event::Exit { .. } => "job.complete",
         Event::Reject { .. } => "job.reject",
         Event::PodFailed { .. } => "job.pod_failed",
+        Event::Postpone => "job.postpone",
         Event::StartDeadline { .. } => "job.expire",
-        Event::Silence => "job.contact_lost",
-        Event::Contact => "job.contact_back",
+        Event::Silence { .. } => "job.contact_lost",
+        Event::Contact { .. } => "job.contact_back",
         Event::GiveUp { .. } => "job.give_up",
     }
 }

@@ -7,7 +7,7 @@ use invoke_dispatcher::sweeper::Sweeper;
 use invoke_protocol::envelope::{Envelope, Order};
 use invoke_protocol::job::{Completeness, Job};
 use invoke_protocol::problem::ProblemCode;
-use invoke_protocol::runner::{Claim, Permit, PermitRefusal};
+use invoke_protocol::runner::{Cancellation, Claim, Permit, PermitRefusal};
 use invoke_protocol::state::{ReasonCode, Started, StateName};
 use jiff::SignedDuration;
 use reqwest::{Method, StatusCode};
@@ -253,7 +253,13 @@ async fn a_running_command_is_cancelled_through_its_runner() {
     );
     assert_eq!(
         (heard.cancelling, cancelled.state),
-        (vec![job.id], StateName::Cancelling)
+        (
+            vec![Cancellation {
+                job: job.id,
+                grace_seconds: None
+            }],
+            StateName::Cancelling
+        )
     );
     let end = invoke_protocol::output::ExitRecord {
         cause: invoke_protocol::output::EndCause::Cancelled,

@@ -186,6 +186,8 @@ pub(crate) fn exit(code: u8, log_bytes: u64) -> ExitRecord {
         sha256: "0".repeat(64),
     };
     ExitRecord {
+        out_of_memory: false,
+        incomplete: None,
         status: ExitStatus::Exited(code),
         cause: EndCause::Itself,
         started_at: "2026-11-22T10:00:00Z".parse().unwrap(),

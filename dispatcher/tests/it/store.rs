@@ -154,6 +154,7 @@ async fn cluster(store: &Store, name: &str) -> ClusterId {
 
 async fn speaks(store: &Store, cluster: ClusterId, at: Timestamp) {
     let profiles = [ProfileSummary {
+        max_start_within_seconds: None,
         name: ProfileName::default_profile(),
         max_run_seconds: 3600,
     }];
@@ -205,6 +206,7 @@ fn permit(pod: PodUid) -> Event {
 
 fn cancel() -> Event {
     Event::Cancel {
+        grace_seconds: None,
         by: "anna".to_owned(),
     }
 }
@@ -636,9 +638,16 @@ async fn due_jobs_are_found(database: Database) {
         [running.id]
     );
     drop(session);
-    change(&store, running.id, Event::Silence, after(61))
-        .await
-        .unwrap();
+    change(
+        &store,
+        running.id,
+        Event::Silence {
+            reason: Reason::new(ReasonCode::ClusterOffline, "silent"),
+        },
+        after(61),
+    )
+    .await
+    .unwrap();
     let mut session = store.read().await.unwrap();
     assert_eq!(
         due::silent(&mut session, running.cluster).await.unwrap(),

@@ -31,11 +31,17 @@ fn exit(status: ExitStatus, cause: EndCause) -> ExitRecord {
         stdout: summary.clone(),
         stderr: summary,
         usage: ResourceUsage::default(),
+        out_of_memory: false,
+        incomplete: None,
     }
 }
 
 fn reason() -> Reason {
     Reason::new(ReasonCode::PodGone, "gone")
+}
+
+fn silent() -> Reason {
+    Reason::new(ReasonCode::NodeLost, "node-1 is silent")
 }
 
 fn permit(number: u128) -> Event {
@@ -50,6 +56,13 @@ fn ended(number: u128, status: ExitStatus, cause: EndCause) -> Event {
         pod: pod(number),
         exit: exit(status, cause),
         stored: 7,
+    }
+}
+
+fn cancel(grace_seconds: Option<u64>) -> Event {
+    Event::Cancel {
+        by: "ada".to_owned(),
+        grace_seconds,
     }
 }
 
@@ -79,9 +92,7 @@ fn the_permit_is_given_once_for_one_pod_and_in_time() {
 
 #[test]
 fn of_a_cancel_and_a_permit_exactly_one_wins() {
-    let cancel = || Event::Cancel {
-        by: "ada".to_owned(),
-    };
+    let cancel = || cancel(None);
     let cancelled = JobState::Queued.on(cancel(), at(5)).unwrap();
     assert_eq!(cancelled.started(), Started::No);
     assert_eq!(cancelled.on(permit(1), at(6)), Err(Refusal::Over));
@@ -180,22 +191,141 @@ fn a_replica_that_claims_again_changes_nothing() {
     assert_ne!(claimed.clone().on(claim("b"), at(9)), Ok(claimed));
 }
 
+#[test]
+fn a_pod_that_is_lost_before_the_start_is_replaced_a_few_times() {
+    let lost = |number, code, count, last: Option<u128>| Event::PodFailed {
+        pod: Some(pod(number)),
+        reason: Reason::new(code, "words"),
+        retries: Retries {
+            count,
+            last: last.map(pod),
+        },
+    };
+    let starting = JobState::Starting {
+        runner: runner(),
+        since: at(1),
+    };
+    let name = |event| starting.clone().on(event, at(2)).unwrap().name();
+    assert_eq!(
+        name(lost(1, ReasonCode::Evicted, 0, None)),
+        StateName::Queued
+    );
+    assert_eq!(
+        name(lost(2, ReasonCode::Evicted, 1, Some(1))),
+        StateName::Queued
+    );
+    assert_eq!(
+        name(lost(1, ReasonCode::Evicted, 1, Some(1))),
+        StateName::Starting,
+        "the second replica tells of the same loss; the next pod is under way"
+    );
+    assert_eq!(
+        name(lost(6, ReasonCode::Evicted, MAX_RETRIES, Some(5))),
+        StateName::InfraFailed
+    );
+    assert_eq!(
+        name(lost(1, ReasonCode::ImagePull, 0, None)),
+        StateName::InfraFailed,
+        "the next pod would fare no better"
+    );
+    assert_eq!(
+        running()
+            .on(lost(1, ReasonCode::Evicted, 0, None), at(9))
+            .unwrap()
+            .name(),
+        StateName::Lost,
+        "never after the start"
+    );
+}
+
+#[test]
+fn what_the_cluster_remembers_of_a_start_is_believed() {
+    let recover = |number| Event::Recover {
+        pod: pod(number),
+        started: at(4),
+    };
+    let recovered = JobState::Queued.on(recover(1), at(500)).unwrap();
+    assert_eq!(
+        recovered,
+        JobState::Running {
+            pod: pod(1),
+            since: at(4)
+        }
+    );
+    assert_eq!(recovered.on(recover(2), at(501)), Err(Refusal::OtherPod));
+    let expired = JobState::Queued
+        .on(Event::StartDeadline { reason: reason() }, at(101))
+        .unwrap();
+    assert_eq!(expired.on(recover(1), at(102)), Err(Refusal::Over));
+}
+
+#[test]
+fn a_second_cancel_shortens_the_grace_and_never_lengthens_it() {
+    let state = running().on(cancel(Some(30)), at(6)).unwrap();
+    let delivered = state
+        .on(Event::CancelDelivered { pod: pod(1) }, at(7))
+        .unwrap();
+    assert_eq!(
+        delivered.clone().on(cancel(Some(60)), at(8)),
+        Ok(delivered.clone())
+    );
+    assert_eq!(
+        delivered.clone().on(cancel(None), at(8)),
+        Ok(delivered.clone())
+    );
+    let JobState::Cancelling {
+        grace_seconds,
+        delivered,
+        since,
+        ..
+    } = delivered.on(cancel(Some(0)), at(8)).unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (grace_seconds, delivered, since),
+        (Some(0), None, at(6)),
+        "the new order is yet to be delivered"
+    );
+}
+
+#[test]
+fn one_silence_is_not_ended_by_another_ones_word() {
+    let lost = running()
+        .on(Event::Silence { reason: silent() }, at(6))
+        .unwrap();
+    let cluster_back = Event::Contact {
+        ends: ReasonCode::ClusterOffline,
+    };
+    assert_eq!(lost.clone().on(cluster_back, at(7)), Ok(lost.clone()));
+    let node_back = Event::Contact {
+        ends: ReasonCode::NodeLost,
+    };
+    assert_eq!(lost.on(node_back, at(7)), Ok(running()));
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let pods = 1..3_u128;
     prop_oneof![
         Just(Event::Claim { runner: runner() }),
         Just(Event::PodCreated { runner: runner() }),
         pods.clone().prop_map(permit),
-        Just(Event::Cancel {
-            by: "ada".to_owned()
+        prop::option::of(0..3_u64).prop_map(cancel),
+        pods.clone()
+            .prop_map(|number| Event::CancelDelivered { pod: pod(number) }),
+        pods.clone().prop_map(|number| Event::Recover {
+            pod: pod(number),
+            started: at(1)
         }),
+        Just(Event::Postpone),
         (
             pods.clone(),
             0..3_u8,
             prop_oneof![
                 Just(EndCause::Itself),
                 Just(EndCause::Cancelled),
-                Just(EndCause::RunTimeout)
+                Just(EndCause::RunTimeout),
+                Just(EndCause::PodTerminated)
             ]
         )
             .prop_map(|(number, code, cause)| ended(
@@ -204,13 +334,22 @@ fn any_event() -> impl Strategy<Value = Event> {
                 cause
             )),
         Just(Event::Reject { reason: reason() }),
-        prop::option::of(pods).prop_map(|number| Event::PodFailed {
-            pod: number.map(pod),
-            reason: reason()
+        (prop::option::of(pods), any::<bool>(), 0..7_u32).prop_map(|(number, passing, count)| {
+            Event::PodFailed {
+                pod: number.map(pod),
+                reason: if passing {
+                    reason()
+                } else {
+                    Reason::new(ReasonCode::ImagePull, "no such image")
+                },
+                retries: Retries { count, last: None },
+            }
         }),
         Just(Event::StartDeadline { reason: reason() }),
-        Just(Event::Silence),
-        Just(Event::Contact),
+        Just(Event::Silence { reason: silent() }),
+        Just(Event::Contact {
+            ends: ReasonCode::NodeLost
+        }),
         Just(Event::GiveUp { reason: reason() }),
     ]
 }
@@ -223,7 +362,7 @@ proptest! {
         let mut state = JobState::Queued;
         let mut holder = None;
         for (event, second) in events {
-            let asked = match &event { Event::Permit { pod, .. } => Some(*pod), _ => None };
+            let asked = match &event { Event::Permit { pod, .. } | Event::Recover { pod, .. } => Some(*pod), _ => None };
             let before = state.clone();
             let Ok(after) = state.clone().on(event, at(second)) else { continue };
             if let Some(asked) = asked {
@@ -232,6 +371,8 @@ proptest! {
             prop_assert!(!before.is_terminal() || after == before, "a terminal state changed");
             prop_assert!(after.is_terminal() == after.output_complete().is_some());
             prop_assert!(after.is_terminal() == after.ended_at().is_some());
+            prop_assert!(!after.is_terminal() || after.reason().is_some(), "an end without a reason");
+            prop_assert!(holder.is_none() || after.started() != Started::No, "started, and put back to before the start");
             if after.is_terminal() && after.started() == Started::No {
                 prop_assert!(holder.is_none(), "permitted, yet said never to have started");
             }

@@ -72,6 +72,8 @@ impl Ending {
             stdout: recorded.stdout,
             stderr: recorded.stderr,
             usage: processes::usage(),
+            out_of_memory: false,
+            incomplete: None,
         })
     }
 }

@@ -13,8 +13,8 @@ pub(crate) async fn listen(door: &Door, stops: mpsc::Sender<StopCause>) {
     let mut patience = Patience::new();
     loop {
         match door.orders().await {
-            Ok(Answer::Is(Orders { cancel: true })) => break,
-            Ok(Answer::Is(Orders { cancel: false })) => patience.reset(),
+            Ok(Answer::Is(Orders { cancel: true, .. })) => break,
+            Ok(Answer::Is(Orders { cancel: false, .. })) => patience.reset(),
             // Whether the command is still wanted is the uploader's to learn, with certainty.
             Ok(Answer::Gone) => patience.wait().await,
             Err(error) => {

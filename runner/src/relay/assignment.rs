@@ -73,6 +73,7 @@ fn assignment(
         command: order.command,
         start_within_seconds,
         grace_seconds: GRACE_SECONDS,
+        drain_seconds: 0,
     })
 }
 

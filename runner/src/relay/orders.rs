@@ -21,5 +21,8 @@ pub(super) async fn get(State(relay): State<Arc<Relay>>, Speaker(pod): Speaker) 
         () = tokio::time::sleep(HOLD) => false,
         () = relay.stop.cancelled() => false,
     };
-    Json(Orders { cancel })
+    Json(Orders {
+        cancel,
+        grace_seconds: None,
+    })
 }

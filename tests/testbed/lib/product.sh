@@ -61,8 +61,10 @@ start_dispatcher() (
     # What the caller has set for its own use of the product is not meant for this dispatcher.
     local database variable
     for variable in "${!INVOKE_@}"; do
-        case $variable in INVOKE_TEST_* | INVOKE_TESTBED*) ;; *) unset "$variable" ;; esac
+        case $variable in INVOKE_TEST_* | INVOKE_TESTBED* | INVOKE_HOOKS*) ;; *) unset "$variable" ;; esac
     done
+    # Only a test build listens here.
+    export INVOKE_HOOKS_LISTEN=127.0.0.1:9999
     export INVOKE_LISTEN=$HUB_IP:8443
     export INVOKE_PUBLIC_URL INVOKE_DATA_DIR INVOKE_AMQP_URL INVOKE_AMQP_MANAGEMENT_URL INVOKE_AMQP_CA
     INVOKE_PUBLIC_URL=$(dispatcher_url)

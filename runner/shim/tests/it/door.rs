@@ -246,7 +246,10 @@ async fn orders(State(shared): State<Shared>, headers: HeaderMap) -> Json<Orders
     loop {
         let changed = shared.changed.notified();
         if shared.script.lock().unwrap().cancel {
-            return Json(Orders { cancel: true });
+            return Json(Orders {
+                cancel: true,
+                grace_seconds: None,
+            });
         }
         changed.await;
     }

@@ -19,6 +19,7 @@ const FOLDER: &str = "SHIM_TEST_FOLDER";
 /// An assignment as a runner would make it.
 pub(crate) fn assignment(command: Command) -> Assignment {
     Assignment {
+        drain_seconds: 0,
         job: "0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10".parse().unwrap(),
         command,
         environment: vec![("INVOKE_JOB_ID".to_owned(), "the-job".to_owned())],
