@@ -6,3 +6,8 @@
 pub mod bed;
 pub mod process;
 pub mod wait;
+pub mod collector;
+pub mod canary;
+pub mod hooks;
+pub mod faults;
+pub mod row;

@@ -7,13 +7,20 @@ use std::time::{Duration, Instant};
 ///
 /// # Panics
 /// After `limit`, naming what was awaited.
-pub fn until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, limit: Duration, ask: impl FnMut() -> Option<T>) -> T {
+    within(limit, ask).unwrap_or_else(|| panic!("{what}: not within {limit:?}"))
+}
+
+/// Asks until there is an answer; `None` if there is none within `limit`.
+pub fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let begin = Instant::now();
     loop {
         if let Some(answer) = ask() {
-            return answer;
+            return Some(answer);
         }
-        assert!(begin.elapsed() < limit, "{what}: not within {limit:?}");
+        if begin.elapsed() >= limit {
+            return None;
+        }
         sleep(Duration::from_millis(100));
     }
 }

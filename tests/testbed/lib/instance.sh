@@ -72,6 +72,19 @@ instance_kill() {
     say "$part: killed"
 }
 
+# A database and a kubelet are several processes; those that they started are stopped with them, but no pod's.
+instance_signal() {
+    local signal=$1 part=${2:?which part? see testbed status} pid
+    pid=$(process_pid "$part") || fail "$part does not run"
+    local processes=("$pid")
+    if [[ $part == postgres ]]; then
+        local child
+        while read -r child; do processes+=("$child"); done < <(pgrep --parent "$pid")
+    fi
+    kill -s "$signal" "${processes[@]}" 2>/dev/null || true
+    say "$part: SIG$signal"
+}
+
 instance_status() {
     local part pid state health unhealthy=0 function
     [[ -d $STATE ]] || fail "instance $NAME does not exist: testbed $NAME up"

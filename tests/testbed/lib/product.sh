@@ -61,10 +61,11 @@ start_dispatcher() (
     # What the caller has set for its own use of the product is not meant for this dispatcher.
     local database variable
     for variable in "${!INVOKE_@}"; do
-        case $variable in INVOKE_TEST_* | INVOKE_TESTBED* | INVOKE_HOOKS*) ;; *) unset "$variable" ;; esac
+        case $variable in INVOKE_TEST_* | INVOKE_TESTBED*) ;; *) unset "$variable" ;; esac
     done
-    # Only a test build listens here.
-    export INVOKE_HOOKS_LISTEN=127.0.0.1:9999
+    # Only a test build listens here, or heeds what is set.
+    export INVOKE_HOOKS_LISTEN=127.0.0.1:9999 INVOKE_HOOKS
+    INVOKE_HOOKS=$(cat "$(product_folder)/hooks" 2>/dev/null || true)
     export INVOKE_LISTEN=$HUB_IP:8443
     export INVOKE_PUBLIC_URL INVOKE_DATA_DIR INVOKE_AMQP_URL INVOKE_AMQP_MANAGEMENT_URL INVOKE_AMQP_CA
     INVOKE_PUBLIC_URL=$(dispatcher_url)
@@ -82,6 +83,11 @@ start_dispatcher() (
     process_start dispatcher in_hub setpriv --reuid "$DISPATCHER_USER" --regid "$DISPATCHER_USER" --clear-groups --no-new-privs \
         env HOME="$(dispatcher_folder)" "$STATE/bin/invoke-dispatcher" serve
 )
+product_hooks() {
+    require_up
+    echo "${1:-}" >"$(product_folder)/hooks"
+}
+
 stop_dispatcher() { process_stop dispatcher TERM 15; }
 address_dispatcher() { dispatcher_url; }
 healthy_dispatcher() {

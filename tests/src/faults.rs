@@ -1,0 +1,280 @@
+//! What can be done to the parts of the test bed. Each fault that lasts is undone when its guard is
+//! dropped, also by a test that panics.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::bed::{Bed, variable};
+use crate::process::{Ran, run};
+use crate::wait;
+
+/// Kills a part as a crash would, and leaves it dead.
+///
+/// # Panics
+/// If it did not run.
+pub fn kill(bed: &Bed, part: &str) {
+    succeed(bed, &["kill", part]);
+}
+
+/// Starts a part again, and waits until it is healthy.
+///
+/// # Panics
+/// If it does not become so.
+pub fn restart(bed: &Bed, part: &str) {
+    succeed(bed, &["restart", part]);
+}
+
+/// A part that was killed, and is started again at the end.
+pub struct Dead<'a> {
+    bed: &'a Bed,
+    part: &'static str,
+}
+
+impl<'a> Dead<'a> {
+    /// Kills it.
+    #[must_use]
+    pub fn new(bed: &'a Bed, part: &'static str) -> Self {
+        kill(bed, part);
+        Self { bed, part }
+    }
+}
+
+impl Drop for Dead<'_> {
+    fn drop(&mut self) {
+        restart(self.bed, self.part);
+    }
+}
+
+/// A part that is stopped with SIGSTOP, it and all its processes, and goes on at the end.
+pub struct Paused<'a> {
+    bed: &'a Bed,
+    part: &'static str,
+}
+
+impl<'a> Paused<'a> {
+    /// Stops it.
+    #[must_use]
+    pub fn new(bed: &'a Bed, part: &'static str) -> Self {
+        succeed(bed, &["pause", part]);
+        Self { bed, part }
+    }
+}
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        succeed(self.bed, &["continue", self.part]);
+    }
+}
+
+/// All processes of a pod, stopped with SIGSTOP: a zombie, until the end.
+pub struct PausedPod(Vec<String>);
+
+impl PausedPod {
+    /// Stops the pod's processes, found by the cgroup of its uid.
+    ///
+    /// # Panics
+    /// If it has none.
+    #[must_use]
+    pub fn new(bed: &Bed, uid: &str) -> Self {
+        let processes = processes_of_pod(bed, uid);
+        assert!(!processes.is_empty(), "pod {uid} has no processes");
+        signal("STOP", &processes);
+        Self(processes)
+    }
+}
+
+impl Drop for PausedPod {
+    fn drop(&mut self) {
+        signal("CONT", &self.0);
+    }
+}
+
+/// Kills all processes of a pod with SIGKILL, as a crash of its programs would.
+///
+/// # Panics
+/// If it has none.
+pub fn kill_processes_of_pod(bed: &Bed, uid: &str) {
+    let processes = processes_of_pod(bed, uid);
+    assert!(!processes.is_empty(), "pod {uid} has no processes");
+    signal("KILL", &processes);
+}
+
+/// The ids of a pod's processes, the pause container's too.
+#[must_use]
+pub fn processes_of_pod(bed: &Bed, uid: &str) -> Vec<String> {
+    let root = format!("/sys/fs/cgroup/pids/invoke-{}/kubepods", bed.name);
+    let found = run(Command::new("find").args([
+        &root,
+        "-path",
+        &format!("*/pod{uid}/*"),
+        "-name",
+        "cgroup.procs",
+        "-exec",
+        "cat",
+        "{}",
+        "+",
+    ]));
+    found
+        .stdout_text()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
+}
+
+fn signal(name: &str, processes: &[String]) {
+    let mut command = Command::new("kill");
+    // One that has ended meanwhile has what was wanted for it.
+    let _ = run(command.arg("-s").arg(name).args(processes));
+}
+
+/// What a partition keeps apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Between {
+    /// The cluster and the dispatcher.
+    ClusterAndDispatcher,
+    /// The cluster and RabbitMQ.
+    ClusterAndBroker,
+    /// The cluster and everything in the hub.
+    ClusterAndHub,
+    /// Only what the cluster sends to RabbitMQ is lost; what RabbitMQ sends arrives.
+    ClusterToBroker,
+}
+
+/// Packets that vanish without a word (no RST), until the end.
+pub struct Partition {
+    namespace: String,
+}
+
+impl Partition {
+    /// Begins to drop, in the cluster's network namespace.
+    ///
+    /// # Panics
+    /// If nftables does not take the rules, or the cluster is no part of the test bed.
+    #[must_use]
+    pub fn new(bed: &Bed, between: Between) -> Self {
+        let namespace = variable("INVOKE_TEST_CLUSTER_NETNS");
+        assert!(
+            !namespace.is_empty(),
+            "a partition needs a cluster of the test bed's own"
+        );
+        let hub = &bed.hub_ip;
+        let (ports, both) = match between {
+            Between::ClusterAndDispatcher => ("8443", true),
+            Between::ClusterAndBroker => ("5671", true),
+            Between::ClusterToBroker => ("5671", false),
+            Between::ClusterAndHub => ("1-65535", true),
+        };
+        let mut rules = format!(
+            "table inet fault {{\n\
+             chain out {{ type filter hook output priority -300; ip daddr {hub} tcp dport {ports} drop; }}\n\
+             chain through {{ type filter hook forward priority -300; ip daddr {hub} tcp dport {ports} drop;\n"
+        );
+        if both {
+            rules += &format!(
+                "ip saddr {hub} tcp sport {ports} drop; }}\n\
+                 chain in {{ type filter hook input priority -300; ip saddr {hub} tcp sport {ports} drop; }}\n}}\n"
+            );
+        } else {
+            rules += "}\n}\n";
+        }
+        let partition = Self { namespace };
+        let ran = partition.nft(&rules);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        partition
+    }
+
+    fn nft(&self, rules: &str) -> Ran {
+        let mut file = tempfile::NamedTempFile::new().expect("there is room for a small file");
+        std::io::Write::write_all(&mut file, rules.as_bytes())
+            .expect("there is room for a small file");
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace));
+        run(command.args(["--", "nft", "-f"]).arg(file.path()))
+    }
+}
+
+impl Drop for Partition {
+    fn drop(&mut self) {
+        let ran = self.nft("delete table inet fault\n");
+        if ran.code != 0 && !std::thread::panicking() {
+            panic!("the partition could not be healed: {ran:?}");
+        }
+    }
+}
+
+impl Bed {
+    /// The names of the runner's pods that are not on their way out.
+    #[must_use]
+    pub fn runner_pods(&self) -> Vec<String> {
+        let template = "{range .items[?(!@.metadata.deletionTimestamp)]}{.metadata.name} {end}";
+        let output = format!("jsonpath={template}");
+        let selector = "app.kubernetes.io/name=invoke-runner";
+        let ran = self.kubectl(&[
+            "get",
+            "pods",
+            "-n",
+            "invoke-system",
+            "-l",
+            selector,
+            "-o",
+            &output,
+        ]);
+        ran.stdout_text()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The uid of a pod, once it exists.
+    ///
+    /// # Panics
+    /// If it does not within a minute.
+    #[must_use]
+    pub fn uid(&self, namespace: &str, pod: &str) -> String {
+        wait::until(&format!("pod {pod}"), Duration::from_secs(60), || {
+            let ran = self.kubectl(&[
+                "get",
+                "pod",
+                "-n",
+                namespace,
+                pod,
+                "-o",
+                "jsonpath={.metadata.uid}",
+            ]);
+            (ran.code == 0).then(|| ran.stdout_text())
+        })
+    }
+
+    /// Kills every replica of the runner without a farewell; the Deployment makes new ones.
+    ///
+    /// # Panics
+    /// If Kubernetes refuses.
+    pub fn kill_runners(&self) {
+        let selector = "app.kubernetes.io/name=invoke-runner";
+        let ran = self.kubectl(&[
+            "delete",
+            "pod",
+            "-n",
+            "invoke-system",
+            "-l",
+            selector,
+            "--grace-period=0",
+            "--force",
+            "--wait=false",
+        ]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+
+    /// Waits until a runner is connected to the dispatcher and reads its queue.
+    ///
+    /// # Panics
+    /// If none is within a minute.
+    pub fn await_connected(&self) {
+        succeed(self, &["wait-connected"]);
+    }
+}
+
+fn succeed(bed: &Bed, arguments: &[&str]) {
+    let ran = bed.testbed(arguments);
+    assert_eq!(ran.code, 0, "testbed {arguments:?}: {ran:?}");
+}
