@@ -265,7 +265,10 @@ async fn a_running_command_is_cancelled_through_its_runner() {
         cause: invoke_protocol::output::EndCause::Cancelled,
         ..exit(143, 0)
     };
-    let known = [job.id];
+    let known = [Cancellation {
+        job: job.id,
+        grace_seconds: None,
+    }];
     let (heard, ended) = tokio::join!(
         runner.contact_knowing(&known, 15),
         runner.complete(&job, pod, &end)

@@ -4,13 +4,14 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use invoke_protocol::api::JoinInvitation;
-use invoke_protocol::id::{ClusterId, JobId, PodUid, RunnerId};
+use invoke_protocol::id::{ClusterId, JobId, PodUid, ProfileName, RunnerId};
 use invoke_protocol::job::Job;
 use invoke_protocol::output::{
     EndCause, ExitRecord, ExitStatus, Frame, ResourceUsage, Stream, StreamSummary,
 };
 use invoke_protocol::runner::{
-    self, Claim, ContactResponse, Enrolment, Permit, TOKEN_AUDIENCE, TokenClaims,
+    self, Cancellation, Claim, ContactRequest, ContactResponse, Enrolment, Permit, ProfileSummary,
+    TOKEN_AUDIENCE, TokenClaims,
 };
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
@@ -94,16 +95,21 @@ impl Runner {
 
     pub(crate) async fn contact_knowing(
         &self,
-        cancelling: &[JobId],
+        cancelling: &[Cancellation],
         wait_seconds: u64,
     ) -> ContactResponse {
-        let profiles = [json!({ "name": "default", "max_run_seconds": 3600 })];
-        let body = json!({
-            "version": "0.1.0", "profiles": profiles, "cancelling": cancelling, "wait_seconds": wait_seconds,
-        });
+        self.say(&ContactRequest {
+            cancelling: cancelling.to_vec(),
+            wait_seconds,
+            ..words()
+        })
+        .await
+    }
+
+    pub(crate) async fn say(&self, words: &ContactRequest) -> ContactResponse {
         let response = self
             .request(Method::POST, runner::CONTACT)
-            .json(&body)
+            .json(words)
             .send()
             .await
             .unwrap();
@@ -158,6 +164,21 @@ impl Runner {
             Permit::Granted { .. }
         ));
         pod
+    }
+}
+
+/// What a runner says that has nothing to tell.
+pub(crate) fn words() -> ContactRequest {
+    ContactRequest {
+        version: "0.1.0".to_owned(),
+        profiles: vec![ProfileSummary {
+            name: ProfileName::default_profile(),
+            max_run_seconds: 3600,
+            max_start_within_seconds: None,
+        }],
+        clock: jiff::Timestamp::now(),
+        cancelling: Vec::new(),
+        wait_seconds: 0,
     }
 }
 
