@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use invoke_protocol::id::{ClusterName, JobId};
+use invoke_protocol::job::{IfOffline, MAX_GRACE_SECONDS};
 
 use crate::exit::{self, Exit};
 use crate::failure::Failure;
@@ -96,9 +97,39 @@ pub struct RunArgs {
     #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
     pub run_timeout: Option<u64>,
 
+    /// While its cluster is offline: wait for it, or fail [default: wait]
+    ///
+    /// A job that waits does so until its start deadline. `fail` exits with 244, and there is no job.
+    #[arg(
+        long,
+        value_name = "wait|fail",
+        default_value = "wait",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub if_offline: Offline,
+
     /// Print the job's id and leave
     #[arg(long)]
     pub no_wait: bool,
+}
+
+/// What to do about a cluster whose runner does not speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Offline {
+    /// Wait for it
+    Wait,
+    /// Run nothing
+    Fail,
+}
+
+impl From<Offline> for IfOffline {
+    fn from(offline: Offline) -> Self {
+        match offline {
+            Offline::Wait => Self::Wait,
+            Offline::Fail => Self::Fail,
+        }
+    }
 }
 
 /// How to print.
@@ -183,9 +214,22 @@ pub enum Verb {
         /// Show this job in detail
         id: Option<JobId>,
     },
+    /// Say what a job waits for, or what it died of
+    #[command(after_help = "Example:\n  invoke why 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10")]
+    Why {
+        /// The job
+        id: JobId,
+    },
     /// Cancel a job, and wait until it is over
-    #[command(after_help = "Example:\n  invoke cancel 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10")]
+    #[command(
+        after_help = "Examples:\n  invoke cancel 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10\n  invoke cancel --grace 0s 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10    kill it now"
+    )]
     Cancel {
+        /// From SIGTERM to SIGKILL, at most 1h; 0s kills at once [default: the cluster's own]
+        ///
+        /// A second cancel with less time shortens the first.
+        #[arg(long, value_name = "TIME", value_parser = grace)]
+        grace: Option<u64>,
         /// The job
         id: JobId,
     },
@@ -263,6 +307,7 @@ impl Args {
             ("--profile", run.profile.is_some()),
             ("--start-within", run.start_within.is_some()),
             ("--run-timeout", run.run_timeout.is_some()),
+            ("--if-offline", run.if_offline == Offline::Fail),
             ("--no-wait", run.no_wait),
         ];
         match options
@@ -326,6 +371,13 @@ fn whole_seconds(text: &str) -> Result<u64, String> {
     match parse_duration(text)?.as_secs() {
         0 => Err("at least one second".to_owned()),
         seconds => Ok(seconds),
+    }
+}
+
+fn grace(text: &str) -> Result<u64, String> {
+    match parse_duration(text)?.as_secs() {
+        seconds @ 0..=MAX_GRACE_SECONDS => Ok(seconds),
+        _ => Err(format!("at most {MAX_GRACE_SECONDS} seconds")),
     }
 }
 

@@ -7,15 +7,16 @@ use invoke_protocol::api::{
     JoinInvitation, OutputQuery,
 };
 use invoke_protocol::id::{ClusterName, JobId};
-use invoke_protocol::job::{Job, JobSpec};
+use invoke_protocol::job::{CancelRequest, Job, JobSpec};
 use invoke_protocol::problem::{self, Problem};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use url::{Host, Url};
 use uuid::Uuid;
 
 use crate::settings::Settings;
+use crate::story;
 
 mod error;
 mod event_stream;
@@ -115,8 +116,8 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn job(&self, id: JobId, query: &JobQuery) -> Result<Job, Error> {
-        self.answer(self.job_request(Method::GET, api::JOB, id).query(query))
-            .await
+        let request = self.job_request(Method::GET, api::JOB, id).query(query);
+        self.answer(request).await.map(story::with_submission)
     }
 
     /// The events of a job from a position of its output log on; `None` if what came is no event
@@ -157,13 +158,13 @@ impl Client {
         }
     }
 
-    /// Asks for a job to be stopped.
+    /// Asks for a job to be stopped. To ask again changes nothing, or shortens the grace.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn cancel(&self, id: JobId) -> Result<Job, Error> {
-        self.answer(self.job_request(Method::POST, api::JOB_CANCEL, id))
-            .await
+    pub async fn cancel(&self, id: JobId, how: CancelRequest) -> Result<Job, Error> {
+        let request = self.job_request(Method::POST, api::JOB_CANCEL, id);
+        self.answer(request.json(&how)).await
     }
 
     /// The clusters, by name.
@@ -230,6 +231,7 @@ impl Client {
 
     async fn refusal(&self, response: Response) -> Error {
         let status = response.status();
+        let retry_after = retry_after(response.headers());
         let body = match self.body(response, MAX_PROBLEM_BYTES).await {
             Ok(body) => body,
             Err(error) => return error,
@@ -245,6 +247,7 @@ impl Client {
                 Error::Refused {
                     problem,
                     token_origin,
+                    retry_after,
                 }
             }
             Err(_) => self.nonsense(format!("{status} without {}", problem::MEDIA_TYPE)),
@@ -293,6 +296,12 @@ impl Client {
             why: why.into(),
         }
     }
+}
+
+/// When a dispatcher wants to be asked again, in the form in which dispatchers say it: in seconds.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse();
+    seconds.ok().map(Duration::from_secs)
 }
 
 fn is_this_machine(url: &Url) -> bool {

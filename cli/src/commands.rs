@@ -13,6 +13,7 @@ pub mod run;
 pub mod result;
 pub mod logs;
 pub mod jobs;
+pub mod why;
 pub mod cancel;
 pub mod clusters;
 pub mod version;
@@ -75,7 +76,8 @@ pub async fn dispatch(
             cluster,
             limit,
         }) => jobs::list(cluster, limit, &session).await,
-        Task::Verb(Verb::Cancel { id }) => cancel::cancel(id, &session).await,
+        Task::Verb(Verb::Why { id }) => why::why(id, &session).await,
+        Task::Verb(Verb::Cancel { id, grace }) => cancel::cancel(id, grace, &session).await,
         Task::Verb(Verb::Clusters { verb }) => clusters::clusters(verb, &session).await,
         Task::Verb(Verb::Version) => version::version(format, printer),
     }

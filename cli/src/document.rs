@@ -26,6 +26,8 @@ pub struct JobDocument {
     output_incomplete_reason: Option<IncompleteReason>,
     reason: Option<Reason>,
     waiting: Option<Reason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_timeout_seconds: Option<u64>,
     retries: u32,
     cancelled_by: Option<String>,
     times: Times,
@@ -34,6 +36,8 @@ pub struct JobDocument {
     runner: Option<RunnerId>,
     pod: Option<PodUid>,
     version: i64,
+    /// Not there where the job came with an event: an event tells no stories.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     story: Vec<Step>,
     stdout: String,
     stdout_encoding: Encoding,
@@ -73,6 +77,7 @@ impl JobDocument {
             output_incomplete_reason,
             reason,
             waiting,
+            run_timeout_seconds,
             retries,
             cancelled_by,
             times,
@@ -101,6 +106,7 @@ impl JobDocument {
             output_incomplete_reason,
             reason,
             waiting,
+            run_timeout_seconds,
             retries,
             cancelled_by,
             times,

@@ -22,7 +22,8 @@ impl Exit {
     pub const NOT_ALLOWED: Self = Self(242);
     /// The job was not started before its start deadline, and never will be.
     pub const EXPIRED: Self = Self(243);
-    /// The job never started: the cluster refused it, or could not make its pod.
+    /// The job never started: the cluster refused it, or could not make its pod, or was offline and
+    /// that was not to be waited for.
     pub const NEVER_STARTED: Self = Self(244);
     /// Somebody cancelled the job, whatever code its command ended with.
     pub const CANCELLED: Self = Self(245);
@@ -75,7 +76,7 @@ Exit codes:
   241  no dispatcher: unreachable, certificate not trusted, or another kind of server
   242  not signed in, or not allowed
   243  expired: the job was not started by its start deadline, and never will be
-  244  never started: the cluster refused the job, or could not make its pod
+  244  never started: the cluster refused it, its pod could not be made, or --if-offline fail
   245  cancelled, whatever code the command ended with
   246  timed out: the command ran longer than allowed, whatever code it ended with
   247  lost: the command was permitted to start, and nobody knows how it ended

@@ -40,6 +40,8 @@ pub struct Follow<'a> {
     output: Output<'a>,
     notices: Notices<'a>,
     patience: Patience,
+    /// Whether the dispatcher has answered before: then its name and its certificate were right.
+    reached: bool,
 }
 
 /// Why a job is no longer followed. It goes on.
@@ -91,6 +93,7 @@ impl<'a> Follow<'a> {
             output,
             notices,
             patience,
+            reached: false,
         }
     }
 
@@ -121,7 +124,7 @@ impl<'a> Follow<'a> {
                     failed_attempts = if heard { 1 } else { failed_attempts + 1 };
                     self.client.cut()
                 }
-                Err(Error::Client(error)) if error.is_passing() => {
+                Err(Error::Client(error)) if self.is_outage(&error) => {
                     // Some proxies cut before they have passed on a word of it.
                     fruitless += u32::from(error.is_cut());
                     failed_attempts += 1;
@@ -145,7 +148,7 @@ impl<'a> Follow<'a> {
                     return Ok((*job, self.output));
                 }
                 Ok(job) => return Ok((*job, self.output)),
-                Err(Error::Client(error)) if error.is_passing() => self.pause(error, 0).await?,
+                Err(Error::Client(error)) if self.is_outage(&error) => self.pause(error, 0).await?,
                 Err(error) => return Err(error),
             }
         }
@@ -159,7 +162,7 @@ impl<'a> Follow<'a> {
             });
         }
         self.notices.cut(failed_attempts);
-        let pause = self.patience.pause();
+        let pause = self.patience.pause(error.retry_after());
         meanwhile(&mut self.notices, pause).await;
         Ok(())
     }
@@ -194,6 +197,7 @@ impl<'a> Follow<'a> {
                 Err(StreamError::Nonsense(why)) => return Err(self.nonsense(why)),
             };
             heard = true;
+            self.answered();
             let is_output = matches!(placed.event, JobEvent::Output { .. });
             self.patience
                 .renew(is_output || opened.elapsed() > GOOD_STREAM);
@@ -221,6 +225,7 @@ impl<'a> Follow<'a> {
             let job = meanwhile(&mut self.notices, call)
                 .await
                 .map_err(Error::Client)?;
+            self.answered();
             self.patience.renew(true);
             // First the job, then its output: the other way round, what is printed between the two
             // would be missing from a job that is over.
@@ -253,6 +258,17 @@ impl<'a> Follow<'a> {
             }
         }
         Ok(())
+    }
+
+    fn answered(&mut self) {
+        self.reached = true;
+        self.notices.answered();
+    }
+
+    /// Whether the same call may succeed a little later. A laptop that sleeps resolves no names, and a
+    /// front that restarts shows its own certificate: for a dispatcher that has answered, that passes.
+    fn is_outage(&self, error: &client::Error) -> bool {
+        error.is_passing() || self.reached && error.is_unreachable()
     }
 
     fn nonsense(&self, why: impl Into<String>) -> Error {

@@ -7,6 +7,7 @@ use std::io;
 use std::pin::pin;
 
 use invoke_protocol::id::JobId;
+use invoke_protocol::job::CancelRequest;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -135,7 +136,7 @@ impl<'a> Interrupts<'a> {
     /// Whether the dispatcher took the request.
     async fn cancel(&mut self, client: &Client, job: JobId) -> bool {
         let asked = tokio::select! {
-            asked = client.cancel(job) => asked,
+            asked = client.cancel(job, CancelRequest::default()) => asked,
             kind = self.next() => {
                 self.pending = Some(kind);
                 return true;

@@ -21,6 +21,7 @@ pub mod notices;
 pub mod output;
 pub mod document;
 pub mod verdict;
+pub mod story;
 pub mod table;
 pub mod printer;
 pub mod failure;

@@ -88,12 +88,19 @@ impl<'a> Notices<'a> {
     pub fn cut(&mut self, failed_attempts: u32) {
         let is_new = failed_attempts <= 1;
         if is_new && !self.cut_before || failed_attempts == 3 && !self.cut_said {
-            self.printer.say("the connection was cut; reconnecting");
+            self.printer.say("reconnecting to the dispatcher…");
             self.cut_said = true;
         } else if is_new {
             self.cut_said = false;
         }
         self.cut_before = true;
+    }
+
+    /// The dispatcher has answered: an outage that was said is said to be over.
+    pub fn answered(&mut self) {
+        if std::mem::take(&mut self.cut_said) {
+            self.printer.say("reconnected");
+        }
     }
 
     /// Waits until [`Notices::speak`] has something to say.
@@ -139,9 +146,17 @@ fn notice(job: &Job) -> Option<Notice> {
                 false => Notice::Later(Ordinary { line, status }),
             })
         }
-        StateName::ContactLost => Some(Notice::AtOnce(format!(
-            "{name}: nobody there has spoken for it lately; it may still be running, waiting for news"
-        ))),
+        StateName::ContactLost => {
+            let silence = job
+                .waiting
+                .as_ref()
+                .map_or("nobody there has spoken for it lately", |reason| {
+                    &reason.message
+                });
+            Some(Notice::AtOnce(format!(
+                "{name}: {silence}; it may still be running, waiting for news"
+            )))
+        }
         StateName::Cancelling => {
             let by = job.cancelled_by.as_deref().unwrap_or("somebody");
             Some(Notice::AtOnce(format!(

@@ -46,10 +46,22 @@ impl Patience {
         now < *self.deadline.get_or_insert(now + self.limit)
     }
 
-    /// Waits before another attempt.
-    pub async fn pause(&mut self) {
+    /// Waits before another attempt, and no less than what was asked for, but never beyond the end of
+    /// the patience: the last attempt is made then.
+    pub async fn pause(&mut self, asked: Option<Duration>) {
+        let now = Instant::now();
+        tokio::time::sleep_until(self.resumption(asked, now)).await;
+    }
+
+    /// Besides what was asked for, the usual pause: everybody was asked for the same, and the jitter is in
+    /// there.
+    fn resumption(&mut self, asked: Option<Duration>, now: Instant) -> Instant {
         let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE);
-        tokio::time::sleep(pause).await;
+        let resumption = now + asked.unwrap_or_default().min(self.limit) + pause;
+        match self.deadline {
+            Some(deadline) if asked.is_some() => resumption.min(deadline),
+            _ => resumption,
+        }
     }
 }
 
@@ -78,5 +90,21 @@ mod tests {
         patience.renew(true);
         assert!(patience.is_left(after(3631)));
         assert!(!Patience::new(Duration::ZERO).is_left(begin));
+    }
+
+    /// A server that says when to come back knows; one that says "in a year" is asked once more in time.
+    #[test]
+    fn a_pause_that_is_asked_for_is_kept_within_the_patience() {
+        let now = Instant::now();
+        let mut patience = Patience::new(Duration::from_secs(30));
+        assert!(patience.is_left(now));
+        let asked = |seconds| Some(Duration::from_secs(seconds));
+        let resumption = patience.resumption(asked(2), now) - now;
+        assert!(
+            (Duration::from_secs(2)..Duration::from_secs(3)).contains(&resumption),
+            "{resumption:?}"
+        );
+        let year = patience.resumption(asked(365 * 86_400), now);
+        assert_eq!(year, now + Duration::from_secs(30));
     }
 }

@@ -61,6 +61,6 @@ pub async fn submit(
         if !std::mem::replace(&mut announced, true) {
             printer.say(&format!("{}; trying again", chain(&error)));
         }
-        patience.pause().await;
+        patience.pause(error.retry_after()).await;
     }
 }

@@ -21,8 +21,9 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Strin
     }
 }
 
-/// The same at its full width. Every cell is made neutral.
-fn columns<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
+/// The same at its full width: for rows that end in a sentence. Every cell is made neutral.
+#[must_use]
+pub fn columns<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
     let rows: Vec<[String; N]> = rows
         .iter()
         .map(|row| row.each_ref().map(|cell| neutral(cell)))
@@ -70,6 +71,32 @@ pub fn moment(at: Timestamp) -> String {
         .to_string()
 }
 
+/// A moment to the millisecond, in UTC: to be compared with the logs of machines.
+#[must_use]
+pub fn exact_moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S.%3f").to_string()
+}
+
+/// A length of time, as it is written for an option: `1h30m`.
+#[must_use]
+pub fn duration(seconds: u64) -> String {
+    let parts = [
+        (seconds / 3600, "h"),
+        (seconds % 3600 / 60, "m"),
+        (seconds % 60, "s"),
+    ];
+    let written: String = parts
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, unit)| format!("{count}{unit}"))
+        .collect();
+    if written.is_empty() {
+        "0s".to_owned()
+    } else {
+        written
+    }
+}
+
 /// Text cut to a length, with an ellipsis where it was cut.
 #[must_use]
 pub fn cut(text: &str, most: usize) -> String {
@@ -97,6 +124,12 @@ mod tests {
             columns(["ID", "WHAT"], &rows),
             "ID       WHAT\na        x\\ny\nlonger\n"
         );
+    }
+
+    #[test]
+    fn a_duration_is_written_as_it_is_read() {
+        let written: Vec<_> = [0, 59, 60, 5400, 3601].into_iter().map(duration).collect();
+        assert_eq!(written, ["0s", "59s", "1m", "1h30m", "1h1s"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use invoke_protocol::job::{Completeness, Job};
 use invoke_protocol::output::IncompleteReason;
-use invoke_protocol::state::StateName;
+use invoke_protocol::state::{ReasonCode, Started, StateName};
 
 use crate::exit::Exit;
 use crate::printer::Printer;
@@ -21,7 +21,8 @@ pub fn conclude(job: &Job, taken_bytes: u64, printer: &Printer) -> Exit {
     Exit::of_job(job)
 }
 
-/// What is to be said of a job that is over; `None` if its command ended by itself.
+/// What is to be said of a job that is over; `None` if its command ended by itself, and nothing of the
+/// pod's had a part in it.
 #[must_use]
 pub fn sentence(job: &Job) -> Option<String> {
     let id = job.id;
@@ -45,8 +46,17 @@ pub fn sentence(job: &Job) -> Option<String> {
             "job {id} was rejected by its cluster and never started{why}"
         )),
         StateName::InfraFailed => Some(format!("job {id} never started{why}")),
+        // By what its shim said of the end, which is no result.
+        StateName::Lost if job.started == Started::Yes => Some(format!(
+            "job {id} is lost: its command was stopped half-way, and nobody knows how much it did{why}"
+        )),
         StateName::Lost => Some(format!(
             "job {id} is lost: its command was permitted to start, and nobody knows how it ended{why}"
+        )),
+        // What the kernel did, the command cannot have said itself.
+        StateName::Failed if is_out_of_memory(job) => Some(format!("job {id} failed{why}")),
+        StateName::Succeeded if is_out_of_memory(job) => Some(format!(
+            "job {id} succeeded by its exit code, but look at its output{why}"
         )),
         StateName::TimedOut => Some(format!(
             "job {id} timed out: it ran longer than it was allowed and was stopped{code}"
@@ -68,13 +78,7 @@ fn incomplete(job: &Job, taken_bytes: u64) -> Option<String> {
     if job.output_complete != Some(Completeness::No) {
         return None;
     }
-    let why = match job.output_incomplete_reason {
-        Some(IncompleteReason::NotUploaded) => "the rest was never uploaded",
-        Some(IncompleteReason::StorageFull) => "the dispatcher had no room for the rest",
-        Some(IncompleteReason::PodGone | IncompleteReason::Unknown) | None => {
-            "nobody knows how much is missing"
-        }
-    };
+    let why = missing(job);
     let written = match (&job.stdout, &job.stderr) {
         (Some(stdout), Some(stderr)) => format!(" of {}", stdout.bytes + stderr.bytes),
         _ => String::new(),
@@ -82,4 +86,20 @@ fn incomplete(job: &Job, taken_bytes: u64) -> Option<String> {
     Some(format!(
         "OUTPUT IS INCOMPLETE: this is {taken_bytes}{written} bytes; {why}"
     ))
+}
+
+/// Why output is missing, where some is.
+pub(crate) const fn missing(job: &Job) -> &'static str {
+    match job.output_incomplete_reason {
+        Some(IncompleteReason::NotUploaded) => "the rest was never uploaded",
+        Some(IncompleteReason::StorageFull) => "the dispatcher had no room for the rest",
+        Some(IncompleteReason::PodGone | IncompleteReason::Unknown) | None => {
+            "nobody knows how much is missing"
+        }
+    }
+}
+
+fn is_out_of_memory(job: &Job) -> bool {
+    let code = job.reason.as_ref().map(|reason| reason.code);
+    code == Some(ReasonCode::OutOfMemory)
 }

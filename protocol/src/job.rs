@@ -125,6 +125,31 @@ pub enum StepName {
     Unknown,
 }
 
+impl StepName {
+    /// The name as it is written everywhere, such as `pod_created`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Submitted => "submitted",
+            Self::Published => "published",
+            Self::Claimed => "claimed",
+            Self::PodCreated => "pod_created",
+            Self::Waiting => "waiting",
+            Self::Retried => "retried",
+            Self::Postponed => "postponed",
+            Self::Permitted => "permitted",
+            Self::Recovered => "recovered",
+            Self::ContactLost => "contact_lost",
+            Self::ContactBack => "contact_back",
+            Self::CancelRequested => "cancel_requested",
+            Self::CancelDelivered => "cancel_delivered",
+            Self::ReportRefused => "report_refused",
+            Self::Ended => "ended",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// A job, as everybody who may read it sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -155,6 +180,10 @@ pub struct Job {
     pub reason: Option<Reason>,
     /// What a job that is not over waits for: its start, or, if contact with it was lost, a word.
     pub waiting: Option<Reason>,
+    /// For how long its command may run, in seconds, as far as the dispatcher knows: as was asked for, and
+    /// never more than the profile's maximum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_timeout_seconds: Option<u64>,
     /// How often it was queued again because its pod was lost before the start.
     pub retries: u32,
     /// Who cancelled it, if somebody did.
@@ -284,6 +313,7 @@ impl Job {
             output_incomplete_reason,
             reason,
             waiting,
+            run_timeout_seconds: None,
             retries: facts.retries,
             cancelled_by,
             times: Times {

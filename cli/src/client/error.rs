@@ -1,5 +1,7 @@
 //! A call that brought no answer to use.
 
+use std::time::Duration;
+
 use invoke_protocol::problem::{Problem, ProblemCode};
 use reqwest::StatusCode;
 
@@ -38,6 +40,8 @@ pub enum Error {
         problem: Box<Problem>,
         /// Where the token came from.
         token_origin: String,
+        /// After how long it wants to be asked again.
+        retry_after: Option<Duration>,
     },
     /// The dispatcher said something that makes no sense.
     #[error("the dispatcher at {url} gave an answer that makes no sense: {why}")]
@@ -74,6 +78,21 @@ impl Error {
         }
     }
 
+    /// Whether nothing came back, whatever the cause.
+    #[must_use]
+    pub const fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
+    /// After how long the dispatcher wants to be asked again, if it said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// Whether a connection had come about and broke before there was an answer.
     #[must_use]
     pub fn is_cut(&self) -> bool {
@@ -91,6 +110,7 @@ impl Error {
             Self::Refused {
                 problem,
                 token_origin,
+                ..
             } => match problem.code {
                 ProblemCode::Unauthenticated => Some(format!("the token came from {token_origin}")),
                 ProblemCode::Internal => Some(format!(

@@ -18,7 +18,9 @@ use crate::follow::Follow;
 use crate::notices::Notices;
 use crate::output::Output;
 use crate::printer::neutral;
+use crate::story;
 use crate::table::{age, cut, moment, seconds_since, table};
+use crate::verdict::missing;
 
 /// How much of a command is shown in a row.
 const COMMAND_COLUMN: usize = 60;
@@ -54,14 +56,15 @@ pub async fn list(
     Ok(Exit::SUCCESS)
 }
 
-/// Shows one job; as JSON with its output so far.
+/// Shows one job with its story; as JSON also with its output so far.
 ///
 /// # Errors
 /// See [`Failure`].
 pub async fn one(id: JobId, session: &Session<'_>) -> Result<Exit, Failure> {
     if session.format == Format::Text {
         let job = session.client.job(id, &JobQuery::default()).await?;
-        session.printer.print(&detail(&job))?;
+        let page = format!("{}\n{}", detail(&job), story::told(&job));
+        session.printer.print(&page)?;
         return Ok(Exit::SUCCESS);
     }
     let (output, notices) = (Output::to_memory(), Notices::new(session.printer));
@@ -114,6 +117,10 @@ fn detail(job: &Job) -> String {
         "reason",
         job.reason.as_ref().map(|reason| reason.message.clone()),
     );
+    line(
+        "retries",
+        (job.retries > 0).then(|| job.retries.to_string()),
+    );
     line("exit code", job.exit_code.map(|code| code.to_string()));
     line("cancelled by", job.cancelled_by.clone());
     let started = match job.started {
@@ -144,13 +151,13 @@ fn detail(job: &Job) -> String {
     text
 }
 
-fn output_words(job: &Job, complete: Completeness) -> String {
+pub(super) fn output_words(job: &Job, complete: Completeness) -> String {
     let bytes = |summary: &Option<invoke_protocol::output::StreamSummary>| {
         summary.as_ref().map_or(0, |summary| summary.bytes)
     };
     let (stdout, stderr) = (bytes(&job.stdout), bytes(&job.stderr));
     match complete {
         Completeness::Yes => format!("complete: {stdout} bytes of stdout, {stderr} of stderr"),
-        Completeness::No => "INCOMPLETE".to_owned(),
+        Completeness::No => format!("INCOMPLETE: {}", missing(job)),
     }
 }

@@ -31,6 +31,7 @@ pub struct Request {
     command: Command,
     start_within_seconds: Option<u64>,
     run_timeout_seconds: Option<u64>,
+    if_offline: IfOffline,
     wait: bool,
 }
 
@@ -45,6 +46,7 @@ impl Request {
             argv,
             start_within,
             run_timeout,
+            if_offline,
             no_wait,
             cluster: _,
             profile: _,
@@ -53,6 +55,7 @@ impl Request {
             command: command_line::command(words, argv, line, &verb_names())?,
             start_within_seconds: start_within,
             run_timeout_seconds: run_timeout,
+            if_offline: if_offline.into(),
             wait: !no_wait,
         })
     }
@@ -78,7 +81,7 @@ pub async fn run(request: Request, session: &Session<'_>) -> Result<Exit, Failur
             .unwrap_or_else(ProfileName::default_profile),
         start_within_seconds: request.start_within_seconds,
         run_timeout_seconds: request.run_timeout_seconds,
-        if_offline: IfOffline::Wait,
+        if_offline: request.if_offline,
     };
     let mut interrupts = catch(session)?;
     let key = Uuid::now_v7();

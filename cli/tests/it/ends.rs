@@ -62,6 +62,43 @@ fn a_lost_job_is_no_success_and_no_failure_of_the_command() {
     ");
 }
 
+/// A drain that ran out of patience: what is known of the end is said, and it is no result.
+#[test]
+fn a_command_that_kubernetes_stopped_is_lost_in_these_words() {
+    let drained = because(
+        ReasonCode::PodTerminated,
+        "Kubernetes told the pod to stop: it was stopped half-way, with code 143",
+    );
+    assert_snapshot!(shown(over(StateName::Lost, Started::Yes, drained)), @"
+    exit: 247
+    --- stderr
+    invoke: job [ID] is lost: its command was stopped half-way, and nobody knows how much it did: Kubernetes told the pod to stop: it was stopped half-way, with code 143
+    ");
+}
+
+/// A code of 137 says "killed", but not by whom.
+#[test]
+fn a_command_that_ran_out_of_memory_says_so() {
+    for (code, state) in [(137, StateName::Failed), (0, StateName::Succeeded)] {
+        let job = Job {
+            state,
+            reason: because(
+                ReasonCode::OutOfMemory,
+                "the kernel killed a process of the command",
+            ),
+            ..ended(code, &Printed::nothing())
+        };
+        let said = shown(job);
+        assert!(said.starts_with(&format!("exit: {code}\n")), "{said}");
+        assert!(said.contains("the kernel killed a process"), "{said}");
+    }
+    let exited = Job {
+        reason: because(ReasonCode::Exited, "the command exited with code 1"),
+        ..ended(1, &Printed::nothing())
+    };
+    assert_eq!(shown(exited), "exit: 1\n", "it has said everything itself");
+}
+
 /// Whatever the command made of its signal: 0 after SIGTERM is not what was asked for.
 #[test]
 fn a_stopped_command_has_our_code_whatever_its_own() {

@@ -24,6 +24,7 @@ fn at(second: i64) -> Timestamp {
 /// A job that was just accepted.
 pub(crate) fn queued() -> Job {
     Job {
+        run_timeout_seconds: None,
         retries: 0,
         story: Vec::new(),
         id: ID.parse().unwrap(),

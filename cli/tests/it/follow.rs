@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use invoke_protocol::job::Completeness;
 use invoke_protocol::output::{IncompleteReason, Stream, StreamSummary};
+use invoke_protocol::problem::ProblemCode;
 
 use crate::fixtures::{
     ID, Printed, end_event, ended, job_event, queued, route, running, whole_stream,
@@ -46,9 +47,12 @@ fn a_cut_stream_goes_on_where_it_was() {
         let output = run(patient(&bed));
         assert_eq!(output.status.code(), Some(0));
         assert_eq!(output.stdout, printed.of(Stream::Stdout));
-        let reconnecting = b"invoke: the connection was cut; reconnecting\n";
+        let reconnecting =
+            "invoke: reconnecting to the dispatcher…\ninvoke: reconnected\n".as_bytes();
         let begin = output.stderr.windows(reconnecting.len());
-        let begin = begin.enumerate().filter(|(_, bytes)| bytes == reconnecting);
+        let begin = begin
+            .enumerate()
+            .filter(|(_, bytes)| *bytes == reconnecting);
         let begins: Vec<_> = begin.map(|(begin, _)| begin).collect();
         assert_eq!(begins.len(), 1, "once for all of the cuts");
         let mut of_command = output.stderr.clone();
@@ -80,6 +84,36 @@ fn thrice_cut(printed: &Printed) -> Vec<Answer> {
 }
 
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// However a dispatcher is away, nothing is lost, and the person is told once that it is away and once
+/// that it is back.
+#[test]
+fn an_outage_is_told_once_and_survived() {
+    let bed = submitted();
+    let printed = printed();
+    let events = whole_stream(0, &printed);
+    let mut first = events[..12].to_vec();
+    first.extend([Piece::Pause(PAUSE), Piece::Cut]);
+    let away = || Answer::problem(ProblemCode::Unavailable, "the store is away");
+    bed.stub.on(
+        &route("GET", "/events"),
+        vec![
+            Answer::events(first),
+            Answer::foreign(502, "bad gateway"),
+            away(),
+            Answer::cut(),
+            away(),
+            Answer::foreign(503, "no dispatcher"),
+            Answer::events(events),
+        ],
+    );
+    let output = run(patient(&bed));
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.stdout, printed.of(Stream::Stdout));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.matches("reconnecting to the dispatcher…").count(), 1);
+    assert_eq!(said.matches("invoke: reconnected\n").count(), 1);
+}
 
 /// A proxy that does not know event streams: the rest of the way is long-polled.
 #[test]

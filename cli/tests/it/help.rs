@@ -18,7 +18,9 @@ fn the_long_page_explains_settings_and_exit_codes() {
 
 #[test]
 fn every_subcommand_has_a_page_with_an_example() {
-    for verb in ["result", "logs", "jobs", "cancel", "clusters", "version"] {
+    for verb in [
+        "result", "logs", "jobs", "why", "cancel", "clusters", "version",
+    ] {
         let shown = page(&[verb, "--help"]);
         assert!(
             shown.starts_with("exit: 0\n") && shown.contains("\nExample"),

@@ -1,12 +1,11 @@
-//! `result`, `logs`, `jobs`, `cancel`.
+//! `result`, `logs`, `jobs`.
 
 use insta::assert_snapshot;
 use invoke_protocol::api::JobList;
 use invoke_protocol::command::Command;
-use invoke_protocol::job::Job;
-use invoke_protocol::output::EndCause;
+use invoke_protocol::job::{Job, Step, StepName};
 use invoke_protocol::problem::ProblemCode;
-use invoke_protocol::state::StateName;
+use invoke_protocol::state::{Reason, ReasonCode};
 use serde_json::Value;
 
 use crate::fixtures::{ID, Printed, ended, queued, route, running, whole_stream};
@@ -67,6 +66,7 @@ fn an_unknown_job_is_refused() {
         vec!["logs", ID],
         vec!["logs", "-f", ID],
         vec!["jobs", ID],
+        vec!["why", ID],
         vec!["cancel", ID],
     ] {
         assert_eq!(
@@ -195,54 +195,89 @@ fn one_job_is_shown_in_detail() {
     over          2026-05-28 20:26:45 UTC
     runner        invoke-runner-0
     pod           4f1f3c9e-0a57-4d0b-8d3e-6f0a8b1c2d3e
+
+    TIME (UTC)                BY      STEP        MESSAGE
+    2026-05-28 20:26:40.000   local   submitted
     ");
     let document = run(bed.invoke(&["jobs", "-o", "json", ID]));
     let document: Value = serde_json::from_slice(&document.stdout).unwrap();
     assert_eq!(document["stdout"], "pods\n");
 }
 
-#[test]
-fn a_cancel_waits_for_the_end() {
-    let cancelled = Job {
-        state: StateName::Cancelled,
-        cause: Some(EndCause::Cancelled),
-        cancelled_by: Some("local".into()),
-        ..ended(143, &Printed::nothing())
-    };
-    let mut cancelling = running();
-    cancelling.state = StateName::Cancelling;
-    let bed = with_job(&cancelled, &Printed::nothing());
-    bed.stub.on(
-        &route("POST", "/cancel"),
-        vec![Answer::json(202, &cancelling)],
-    );
-    assert_snapshot!(bed.transcript(&["cancel", ID]).replace(ID, "[ID]"), @"
-    exit: 0
-    --- stderr
-    invoke: asked for job [ID] to be cancelled; waiting for its command to stop
-    invoke: job [ID] was cancelled by local; its command ended with code 143
-    ");
-    let over = Answer::problem(ProblemCode::JobOver, "job 1 is over: it succeeded");
-    bed.stub.on(&route("POST", "/cancel"), vec![over]);
-    assert_snapshot!(bed.transcript(&["cancel", ID]), @"
-    exit: 240
-    --- stderr
-    invoke: job 1 is over: it succeeded
-    ");
+fn step(second: i64, by: &str, step: StepName, message: &str) -> Step {
+    Step {
+        at: queued().times.submitted + jiff::SignedDuration::from_millis(second * 1000 + 7),
+        by: by.into(),
+        step,
+        message: message.into(),
+    }
 }
 
-/// The command was quicker than the cancel: that is said, and its code is passed on.
+/// Who did what and when, beginning with the submission, in text and in JSON alike.
 #[test]
-fn a_cancel_that_comes_too_late_says_so() {
-    let bed = with_job(&ended(3, &Printed::nothing()), &Printed::nothing());
-    bed.stub.on(
-        &route("POST", "/cancel"),
-        vec![Answer::json(202, &running())],
-    );
-    assert_snapshot!(bed.transcript(&["cancel", ID]).replace(ID, "[ID]"), @"
-    exit: 3
-    --- stderr
-    invoke: asked for job [ID] to be cancelled; waiting for its command to stop
-    invoke: job [ID] was not cancelled: its command ended first with code 3
+fn a_job_tells_its_story() {
+    let printed = Printed::nothing();
+    let job = Job {
+        retries: 1,
+        reason: Some(Reason::new(
+            ReasonCode::Exited,
+            "the command exited with code 1",
+        )),
+        story: vec![
+            step(1, "dispatcher", StepName::Published, ""),
+            step(
+                2,
+                "runner demo/runner-0",
+                StepName::Retried,
+                "its pod was evicted:\nnode-1 is drained",
+            ),
+            step(
+                9,
+                "dispatcher",
+                StepName::Ended,
+                "the command exited with code 1",
+            ),
+        ],
+        ..ended(1, &printed)
+    };
+    let bed = with_job(&job, &printed);
+    assert_snapshot!(bed.transcript(&["jobs", ID]), @r"
+    exit: 0
+    --- stdout
+    id            0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10
+    cluster       demo
+    profile       default
+    command       kubectl get pods
+    submitted by  local
+    state         failed
+    reason        the command exited with code 1
+    retries       1
+    exit code     1
+    started       yes
+    output        complete: 0 bytes of stdout, 0 of stderr
+    submitted     2026-05-28 20:26:40 UTC
+    permitted     2026-05-28 20:26:42 UTC
+    command began 2026-05-28 20:26:43 UTC
+    command ended 2026-05-28 20:26:44 UTC
+    over          2026-05-28 20:26:45 UTC
+    runner        invoke-runner-0
+    pod           4f1f3c9e-0a57-4d0b-8d3e-6f0a8b1c2d3e
+
+    TIME (UTC)                BY                     STEP           MESSAGE
+    2026-05-28 20:26:40.000   local                  submitted
+    2026-05-28 20:26:41.007   dispatcher             published
+    2026-05-28 20:26:42.007   runner demo/runner-0   queued again   its pod was evicted:\nnode-1 is drained
+    2026-05-28 20:26:49.007   dispatcher             over           the command exited with code 1
     ");
+    let document = run(bed.invoke(&["jobs", "-o", "json", ID])).stdout;
+    let document: Value = serde_json::from_slice(&document).unwrap();
+    insta::assert_json_snapshot!(document["story"][0], @r#"
+    {
+      "at": "2026-05-28T20:26:40Z",
+      "by": "local",
+      "message": "",
+      "step": "submitted"
+    }
+    "#);
+    assert_eq!(document["story"].as_array().unwrap().len(), 4);
 }

@@ -14,4 +14,6 @@ mod follow;
 mod ends;
 mod interrupt;
 mod inspect;
+mod why;
+mod cancel;
 mod clusters;

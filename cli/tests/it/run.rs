@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use invoke_protocol::output::Stream;
+use invoke_protocol::problem::ProblemCode;
 use invoke_protocol::state::{Reason, ReasonCode};
 use serde_json::Value;
 
@@ -200,10 +201,7 @@ fn a_submission_is_repeated_with_the_same_key() {
     let bed = bed(0, &Printed::nothing().out("once\n"));
     let answers = vec![
         Answer::cut(),
-        Answer::problem(
-            invoke_protocol::problem::ProblemCode::Unavailable,
-            "restarting",
-        ),
+        Answer::problem(ProblemCode::Unavailable, "restarting"),
         Answer::foreign(502, "bad gateway"),
         Answer::json(200, &queued()),
     ];
@@ -223,6 +221,49 @@ fn a_submission_is_repeated_with_the_same_key() {
         again.header("idempotency-key") == seen[0].header("idempotency-key")
             && again.body == seen[0].body
     }));
+}
+
+/// A dispatcher with too much to do says when to come back. Who comes earlier is refused again.
+#[test]
+fn a_submission_comes_back_when_it_is_asked_to() {
+    let bed = bed(0, &Printed::nothing().out("once\n"));
+    let busy = ProblemCode::TooManyRequests;
+    bed.stub.on(
+        "POST /v1/jobs",
+        vec![
+            Answer::problem(busy, "200 requests are under way").retry_after(2),
+            Answer::json(202, &queued()),
+        ],
+    );
+    let mut command = bed.invoke(&["ls"]);
+    command.env("INVOKE_RETRY_FOR", "30s");
+    let begun = Instant::now();
+    insta::assert_snapshot!(bed.show(&run(command)), @"
+    exit: 0
+    --- stdout
+    once
+    --- stderr
+    invoke: 200 requests are under way; trying again
+    ");
+    assert!(begun.elapsed() >= Duration::from_secs(2));
+}
+
+/// `--if-offline fail` is for those who would rather know at once.
+#[test]
+fn an_offline_cluster_may_be_a_refusal() {
+    let bed = Bed::new();
+    let detail = "cluster demo has been offline for 3 min, and the job is not to wait for it";
+    bed.stub.on(
+        "POST /v1/jobs",
+        vec![Answer::problem(ProblemCode::ClusterOffline, detail)],
+    );
+    insta::assert_snapshot!(bed.transcript(&["--if-offline", "fail", "ls"]), @"
+    exit: 244
+    --- stderr
+    invoke: cluster demo has been offline for 3 min, and the job is not to wait for it
+    ");
+    let body: Value = serde_json::from_slice(&bed.stub.seen("POST /v1/jobs")[0].body).unwrap();
+    assert_eq!(body["if_offline"], "fail");
 }
 
 /// When nobody can say whether there is a job, that is what is said.

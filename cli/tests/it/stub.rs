@@ -59,6 +59,7 @@ pub(crate) struct Answer {
     ours: bool,
     media_type: &'static str,
     content: Content,
+    retry_after: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -99,6 +100,14 @@ impl Answer {
         )
     }
 
+    /// The same, asking to be asked again after so many seconds.
+    pub(crate) fn retry_after(self, seconds: u64) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
+        }
+    }
+
     pub(crate) fn events(pieces: Vec<Piece>) -> Self {
         Self::new(200, "text/event-stream", Content::Pieces(pieces))
     }
@@ -133,6 +142,7 @@ impl Answer {
             ours: true,
             media_type,
             content,
+            retry_after: None,
         }
     }
 
@@ -142,6 +152,9 @@ impl Answer {
             .header("content-type", self.media_type);
         if self.ours {
             response = response.header(SERVER_VERSION, "0.1.0");
+        }
+        if let Some(seconds) = self.retry_after {
+            response = response.header("retry-after", seconds);
         }
         let body = match self.content {
             Content::Whole(bytes) => Body::from(bytes),
