@@ -18,6 +18,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::access::Locked;
+use crate::api::turns::Turns;
 use crate::blobs::Blobs;
 use crate::broker::{self, Broker, Target};
 use crate::broker_admin::BrokerAdmin;
@@ -37,6 +38,8 @@ pub struct App {
     pub store: Store,
     /// Output.
     pub blobs: Blobs,
+    /// Who submits waits for one of these.
+    pub turns: Turns,
     /// Signs orders.
     pub signer: Arc<Signer>,
     /// How the broker stands, and how to wake the relay.
@@ -86,16 +89,19 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         amqp,
         log: _,
     } = options;
-    let now = clock::now();
     let target = Target::new(&amqp)?;
     let folder = DataFolder::open(storage.data_dir.as_deref())?;
-    let identity = Identity::load_or_make(&web, &folder, now)?;
+    let identity = Identity::load_or_make(&web, &folder, clock::now())?;
     let store = open_store(&storage, &folder).await?;
-    folder.ensure_local_token(&store, now).await?;
+    clock::start(&store)
+        .await
+        .context("cannot read the database's clock")?;
+    folder.ensure_local_token(&store, clock::now()).await?;
     let signer = Arc::new(Signer::load_or_make(&store).await?);
     let app = Arc::new(App {
         store: store.clone(),
         blobs: open_blobs(&storage, &folder)?,
+        turns: Turns::default(),
         signer: Arc::clone(&signer),
         broker: Arc::new(Broker::default()),
         admin: BrokerAdmin::new(&target)?,
@@ -127,11 +133,8 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         relay,
         stop_working.clone(),
     ));
-    let sweeper = Sweeper {
-        store,
-        broker: Arc::clone(&app.broker),
-        listening_since: now,
-    };
+    working.spawn(clock::follow(store.clone(), stop_working.clone()));
+    let sweeper = Sweeper::new(store, Arc::clone(&app.broker), clock::now());
     working.spawn(sweeper.run(stop_working.clone()));
     serving.spawn(server::serve(
         listener,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  connect (time-out) ─▶ declare exchanges ─▶ doubt earlier confirms ─┬▶ declare queues ───┐
-//!    ▲                                                                └▶ relay the outbox ─┤
+//!    ▲                                                                ├▶ relay the outbox ─┤
+//!    │                                                                └▶ dead letters ─────┤
 //!    └────── back-off 100 ms … 30 s with jitter ◀── drop everything ◀── any doubt ─────────┘
 //! ```
 //!
@@ -17,8 +18,10 @@
 mod target;
 mod session;
 mod quarantine;
+mod dead_letters;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -59,6 +62,7 @@ pub struct Broker {
     health: watch::Sender<Health>,
     unsent: Notify,
     clusters: Notify,
+    strange_letters: AtomicU64,
 }
 
 /// What ended a session, or kept one from beginning.
@@ -109,6 +113,7 @@ impl Default for Broker {
             health: watch::Sender::new(Health::Disconnected { why }),
             unsent: Notify::new(),
             clusters: Notify::new(),
+            strange_letters: AtomicU64::new(0),
         }
     }
 }
@@ -129,6 +134,12 @@ impl Broker {
     /// and every message its own.
     pub fn clusters_changed(&self) {
         self.clusters.notify_one();
+    }
+
+    /// How many dead letters came that were of no job of ours.
+    #[must_use]
+    pub fn strange_letters(&self) -> u64 {
+        self.strange_letters.load(Ordering::Relaxed)
     }
 
     pub(crate) async fn awoken(&self) {
@@ -198,14 +209,15 @@ async fn session(
     // Whichever ends ends the others, and all are waited for: what is under way is answered or fails,
     // and is taken down. Dropped instead, a publication would rest until its lease is over, and a queue
     // that closes the connection would not be known for it.
-    let (declared, watched, relayed) = tokio::join!(
+    let (declared, watched, relayed, buried) = tokio::join!(
         session.until_it_ends(follow_clusters(&session, relay)),
         session.until_it_ends(watch_connection(&mut events, &session, &relay.broker)),
         session.until_it_ends(relay.run(&session)),
+        session.until_it_ends(dead_letters::bury(&session, relay)),
     );
     let close = session.connection.close(200, "bye".into());
     let _closed_already = tokio::time::timeout(PATIENCE, close).await;
-    declared.and(watched).and(relayed)
+    declared.and(watched).and(relayed).and(buried)
 }
 
 /// Takes down how the broker stands, until the session has ended.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use invoke_protocol::id::ClusterName;
-use invoke_protocol::topology::{command_queue, runner_user};
+use invoke_protocol::topology::{DELIVERY_LIMIT, command_queue, runner_user};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use url::Url;
@@ -41,11 +41,6 @@ pub enum Error {
         path: String,
     },
 }
-
-/// An order that was delivered so often and never acknowledged makes its runner fail: it goes to the
-/// dead letters instead of round in circles. In a policy and not an argument of the queue, because a
-/// policy can be changed while the queue exists.
-const DELIVERY_LIMIT: u32 = 20;
 
 impl BrokerAdmin {
     /// Sets up the client; connects to nothing yet.
@@ -88,7 +83,9 @@ impl BrokerAdmin {
             .await
     }
 
-    /// Sets the limits that all command queues have.
+    /// Sets the limits that all command queues have. An order that was delivered so often and never
+    /// acknowledged makes its runner fail: it goes to the dead letters instead of round in circles. The
+    /// queues are declared with that limit; the policy is where an operator sees it, and can lower it.
     ///
     /// # Errors
     /// [`Error`].

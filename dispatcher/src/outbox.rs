@@ -68,6 +68,9 @@ impl Relay {
         }
         let (leased, messages): (Vec<Leased>, Vec<Message>) = batch.into_iter().unzip();
         let deliveries = session.publish(&messages).await;
+        if !messages.is_empty() {
+            invoke_hooks::point("dispatcher.outbox.after-publish");
+        }
         let mut verdict = Ok(taken);
         for (leased, delivery) in leased.into_iter().zip(deliveries) {
             if let Err(error) = self.settle(leased, delivery).await {
@@ -79,8 +82,8 @@ impl Relay {
 
     /// The message, if the job still needs one.
     async fn prepare(&self, leased: Leased) -> Result<Option<Message>, Error> {
-        let Some(job) = self.still_queued(leased).await? else {
-            self.store.drop_unsent(leased.job).await?;
+        let Some(job) = self.unstarted(leased).await? else {
+            self.store.drop_unsent(leased).await?;
             return Ok(None);
         };
         match self.message(&job) {
@@ -96,7 +99,10 @@ impl Relay {
     async fn settle(&self, leased: Leased, delivery: Result<Delivery, Error>) -> Result<(), Error> {
         let job = leased.job;
         match delivery {
-            Ok(Delivery::Taken) => Ok(self.store.mark_sent(job, clock::now()).await?),
+            Ok(Delivery::Taken) => Ok(self.store.mark_sent(leased, clock::now()).await?),
+            Err(_) if invoke_hooks::sabotaged("no-confirm") => {
+                Ok(self.store.mark_sent(leased, clock::now()).await?)
+            }
             Ok(Delivery::Unroutable(why)) => {
                 tracing::warn!(job.id = %job, "RabbitMQ has no queue for job {job}: {why}");
                 self.give_back(leased, &format!("RabbitMQ has no queue for it: {why}"))
@@ -109,11 +115,17 @@ impl Relay {
         }
     }
 
-    /// A job that was taken, or is over, needs no message any more.
-    async fn still_queued(&self, leased: Leased) -> Result<Option<StoredJob>, store::Error> {
+    /// A job that has started, or is over, needs no message any more. One that was claimed may: the
+    /// sweeper puts it here when its runner has not brought it to its start.
+    async fn unstarted(&self, leased: Leased) -> Result<Option<StoredJob>, store::Error> {
         let mut session = self.store.read().await?;
         let job = jobs::find(&mut session, leased.job).await?;
-        Ok(job.filter(|job| job.state == JobState::Queued))
+        Ok(job.filter(|job| {
+            matches!(
+                job.state,
+                JobState::Queued | JobState::Claimed { .. } | JobState::Starting { .. }
+            )
+        }))
     }
 
     /// Signed when it is sent, not when it was stored: the key that signs is the one of today.

@@ -1,7 +1,7 @@
 //! The key that signs orders, and the secret that AMQP passwords are derived from. Both are made at the
 //! first start and live in the store, so that every replica signs with one key.
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -98,6 +98,21 @@ impl Signer {
         })
     }
 
+    /// The order in an envelope that this key has signed; `None` if it has not, or it is no order that we
+    /// know.
+    #[must_use]
+    pub fn verified(&self, envelope: &Envelope) -> Option<OrderV1> {
+        let key = UnparsedPublicKey::new(&ED25519, self.key.public_key().as_ref());
+        key.verify(
+            &Envelope::signed_bytes(&envelope.payload),
+            &envelope.signature,
+        )
+        .ok()?;
+        match Order::from_payload(&envelope.payload).ok()? {
+            Order::V1(order) => Some(order),
+        }
+    }
+
     /// The AMQP password of a cluster's runner: derived, so that none is stored, and bound to the
     /// cluster's key, so that a cluster that is enrolled anew has a new one.
     #[must_use]
@@ -158,8 +173,6 @@ fn random_bytes() -> Result<[u8; 32], Error> {
 
 #[cfg(test)]
 mod tests {
-    use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
-
     use super::*;
     use crate::store::jobs::tests::queued_job as job;
 
@@ -188,6 +201,18 @@ mod tests {
             signer.sign(&job()).unwrap().payload,
             "signed again, it is the same order"
         );
+    }
+
+    /// What comes back from the broker is ours, or it is nobody's.
+    #[test]
+    fn only_our_own_orders_are_recognised() {
+        let (signer, other) = (signer(), signer());
+        let envelope = signer.sign(&job()).unwrap();
+        assert_eq!(signer.verified(&envelope).unwrap().job, job().id);
+        assert!(other.verified(&envelope).is_none());
+        let mut forged = envelope;
+        forged.payload.push(b' ');
+        assert!(signer.verified(&forged).is_none());
     }
 
     #[test]

@@ -9,8 +9,9 @@
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
@@ -48,7 +49,10 @@ pub mod clusters;
 pub mod join_tokens;
 pub mod jobs;
 pub mod transition;
+pub mod story;
+mod contradiction;
 pub mod outbox;
+pub mod backlog;
 pub mod job_output;
 pub mod due;
 pub mod audit;
@@ -104,6 +108,16 @@ pub enum Error {
         /// What is wrong with it.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A statement that is meant for one row changed none, or more: nothing of it was kept.
+    #[error("table {table}, row {row}: one row was to be changed, and {changed} were")]
+    NotOne {
+        /// The table.
+        table: &'static str,
+        /// The key of the row.
+        row: String,
+        /// How many it were.
+        changed: u64,
     },
     /// Others changed the job each time we were about to. Trying again may help.
     #[error("job {0} was changed by others each time")]
@@ -204,6 +218,31 @@ impl Store {
         sql!(&mut session, execute, "SELECT 1").map(drop)
     }
 
+    /// What time it is by the database's own clock, with the moments of monotonic time between which it
+    /// was read; `None` on SQLite, which has none.
+    ///
+    /// # Errors
+    /// [`Error`] if there is no answer.
+    pub async fn time(&self) -> Result<Option<(Timestamp, Instant, Instant)>, Error> {
+        if matches!(self.engine, Engine::Sqlite { .. }) {
+            return Ok(None);
+        }
+        let mut session = self.read().await?;
+        let asked = Instant::now();
+        // Not `now()`, which is when the transaction began.
+        let (micros,) = sql!(
+            &mut session,
+            fetch_one as (i64,),
+            "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT",
+        )?;
+        let answered = Instant::now();
+        let place = column::Row {
+            table: "the database's clock",
+            key: "now".to_owned(),
+        };
+        Ok(Some((place.time("now", micros)?, asked, answered)))
+    }
+
     /// Ends all connections.
     pub async fn close(&self) {
         match &self.engine {
@@ -228,6 +267,18 @@ impl Session {
         }
         .map_err(Error::Database)
     }
+}
+
+/// A statement was meant for one row: anything else is a mistake of ours, and must not be committed.
+fn one_row(table: &'static str, row: impl std::fmt::Display, changed: u64) -> Result<(), Error> {
+    if changed == 1 {
+        return Ok(());
+    }
+    Err(Error::NotOne {
+        table,
+        row: row.to_string(),
+        changed,
+    })
 }
 
 async fn open_sqlite(url: &str) -> Result<Engine, Error> {

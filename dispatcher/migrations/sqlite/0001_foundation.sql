@@ -22,6 +22,8 @@ CREATE TABLE clusters (
     public_key     BLOB,
     last_contact   INTEGER,
     runner_version TEXT,
+    -- By how many seconds the runner's clock is ahead of ours, if that is worth telling.
+    clock_skew     INTEGER,
     -- JSON array of {name, max_run_seconds}.
     profiles       TEXT NOT NULL
 ) STRICT;
@@ -56,9 +58,11 @@ CREATE TABLE jobs (
     permitted_at        INTEGER,
     -- When a started job of which nothing is heard is given up; null until it is permitted to start.
     give_up_at          INTEGER,
+    -- How often it was queued again because its pod was lost before the start, and which pod that was last.
+    retries             INTEGER NOT NULL,
+    retried_pod         BLOB,
     -- What the runner said last about why the job is not getting on, as JSON.
     waiting             TEXT,
-    waiting_at          INTEGER,
     -- How much of the output log is stored, durably.
     log_bytes           INTEGER NOT NULL,
     -- The broker's last confirm, how many there were, and when to publish again if nobody takes the job.
@@ -70,11 +74,23 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_by_cluster ON jobs (cluster_id, id);
 -- The sweeper and the runners look only for jobs that are not over: these stay as small as the work in hand.
 CREATE INDEX jobs_to_expire ON jobs (start_deadline) WHERE state IN ('queued', 'claimed', 'starting');
-CREATE INDEX jobs_to_republish ON jobs (republish_at) WHERE state = 'queued';
+CREATE INDEX jobs_to_republish ON jobs (republish_at) WHERE state IN ('queued', 'claimed', 'starting');
 CREATE INDEX jobs_started ON jobs (cluster_id, state) WHERE state IN ('running', 'contact_lost', 'cancelling');
 CREATE INDEX jobs_to_give_up ON jobs (give_up_at) WHERE state IN ('running', 'contact_lost', 'cancelling');
 CREATE INDEX jobs_open ON jobs (cluster_id)
     WHERE state IN ('queued', 'claimed', 'starting', 'running', 'contact_lost', 'cancelling');
+
+-- What happened to a job, for people: each row in the transaction of what it tells of.
+CREATE TABLE job_story (
+    job_id  BLOB NOT NULL REFERENCES jobs (id),
+    -- The job's version that came of it, which is given once.
+    seq     INTEGER NOT NULL,
+    at      INTEGER NOT NULL,
+    who     TEXT NOT NULL,
+    step    TEXT NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (job_id, seq)
+) STRICT;
 
 -- Jobs that the broker has not confirmed yet.
 CREATE TABLE outbox (
@@ -86,6 +102,7 @@ CREATE TABLE outbox (
     last_error   TEXT
 ) STRICT;
 CREATE INDEX outbox_by_lease ON outbox (leased_until);
+CREATE INDEX outbox_by_age ON outbox (created_at);
 
 -- Which blob holds which part of a job's output log. The parts touch and do not overlap.
 CREATE TABLE job_output (

@@ -5,16 +5,17 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::Query;
 use invoke_protocol::api::{JOB, JobQuery};
-use invoke_protocol::job::Job;
+use invoke_protocol::job::{Job, Step, StepName};
 use invoke_protocol::problem::Problem;
 use tokio::time::Instant;
 
 use super::path::JobPath;
-use super::view::view;
+use super::view::view_with_place;
 use crate::access::Person;
 use crate::clock;
 use crate::problem::Refusal;
 use crate::store::jobs::{self, StoredJob};
+use crate::store::{Session, story};
 
 /// The longest wait for news, in seconds.
 const MAX_WAIT_SECONDS: u64 = 60;
@@ -45,16 +46,31 @@ pub(super) async fn show(
         let job = jobs::find(&mut session, id)
             .await?
             .ok_or_else(|| Refusal::no_job(id))?;
-        drop(session);
         if is_news(&job, &query) || Instant::now() >= until || app.stopping.is_cancelled() {
-            return Ok(Json(view(app, &job, clock::now())));
+            let story = story_of(&mut session, &job).await?;
+            let shown = view_with_place(app, &mut session, &job, clock::now()).await?;
+            return Ok(Json(Job { story, ..shown }));
         }
+        drop(session);
         tokio::select! {
             () = subscription.news_or_poll() => {}
             () = tokio::time::sleep_until(until) => {}
             () = app.stopping.cancelled() => {}
         }
     }
+}
+
+/// What happened to it, from its submission on.
+async fn story_of(session: &mut Session, job: &StoredJob) -> Result<Vec<Step>, Refusal> {
+    let submitted = Step {
+        at: job.submitted_at,
+        by: job.submitted_by.clone(),
+        step: StepName::Submitted,
+        message: String::new(),
+    };
+    let mut steps = vec![submitted];
+    steps.extend(story::of_job(session, job.id).await?);
+    Ok(steps)
 }
 
 fn is_news(job: &StoredJob, query: &JobQuery) -> bool {

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use invoke_protocol::id::ClusterName;
 use invoke_protocol::topology::{
-    COMMAND_EXCHANGE, DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, command_queue,
+    COMMAND_EXCHANGE, DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, DELIVERY_LIMIT, command_queue,
 };
 use lapin::options::{
-    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions,
+    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ErrorKind,
     ExchangeKind, PublisherConfirm,
 };
 use tokio::sync::Mutex;
@@ -25,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 use super::quarantine::Quarantine;
 use super::{Error, PATIENCE, Target};
 use crate::options::QueueType;
+
+/// How many dead letters are delivered before the first is acknowledged.
+const DEAD_LETTERS_AT_ONCE: u16 = 16;
 
 /// A connection with its exchanges declared, ready to publish.
 pub struct Session {
@@ -163,7 +166,7 @@ impl Session {
         self.ensure_queue(&message.cluster).await?;
         // `mandatory`: without it the broker confirms a message that no queue takes, and drops it.
         let options = BasicPublishOptions {
-            mandatory: true,
+            mandatory: !invoke_hooks::sabotaged("no-mandatory"),
             immediate: false,
         };
         let properties = BasicProperties::default()
@@ -269,12 +272,33 @@ impl Session {
         }
     }
 
+    /// What the broker has put aside. On a channel of its own: a mistake here must not cost a confirm.
+    pub(super) async fn dead_letters(&self) -> Result<Consumer, Error> {
+        let channel = in_time("opening a channel", self.connection.create_channel()).await?;
+        // Each is on record before the next is asked for; a few are on their way meanwhile.
+        let at_once = channel.basic_qos(DEAD_LETTERS_AT_ONCE, BasicQosOptions::default());
+        in_time("limiting deliveries", at_once).await?;
+        let consume = channel.basic_consume(
+            DEAD_LETTER_QUEUE.into(),
+            "".into(),
+            // Acknowledged by hand, after it is on record; not exclusive, as several dispatchers share it.
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        in_time("consuming dead letters", consume).await
+    }
+
     async fn declare_command_queue(&self, cluster: &ClusterName) -> Result<(), Error> {
         let queue = command_queue(cluster);
         let mut arguments = FieldTable::default();
         // What a runner rejects, or fails on again and again, is kept for people to look at.
         let exchange = AMQPValue::LongString(DEAD_LETTER_EXCHANGE.into());
         arguments.insert("x-dead-letter-exchange".into(), exchange);
+        // The other kind of queue knows no such limit, and refuses the argument.
+        if self.queue_type == QueueType::Quorum {
+            let limit = AMQPValue::LongUInt(DELIVERY_LIMIT);
+            arguments.insert("x-delivery-limit".into(), limit);
+        }
         let channel = in_time("opening a channel", self.connection.create_channel()).await?;
         self.declare_queue(&channel, &queue, arguments).await?;
         let (name, key) = (queue.as_str().into(), queue.as_str().into());

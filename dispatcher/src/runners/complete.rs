@@ -6,13 +6,11 @@ use invoke_protocol::output::{ExitRecord, StreamSummary};
 use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::{COMPLETE, CompleteRequest};
 use invoke_protocol::state::{Event, Refusal as StateRefusal};
-use jiff::Timestamp;
 
 use crate::access::runner::Runner;
 use crate::api::path::{JobPath, json};
 use crate::clock;
 use crate::problem::Refusal;
-use crate::store::audit;
 use crate::store::jobs::StoredJob;
 
 /// Takes the end of a command. The same record again is fine; another one is refused, and an alarm.
@@ -43,9 +41,10 @@ pub(super) async fn complete(
         .change(runner.change(id, &by, now), event)
         .await?;
     let outcome = outcome.ok_or_else(|| Refusal::no_job(id))?;
+    invoke_hooks::point("dispatcher.complete.after-commit");
     match outcome.verdict {
         Ok(_) => Ok(StatusCode::NO_CONTENT),
-        Err(StateRefusal::Contradiction) => Err(alarm(&runner, &by, &outcome.job, now).await?),
+        Err(StateRefusal::Contradiction) => Err(contradiction(&outcome.job)),
         Err(StateRefusal::OtherPod) => Err(Refusal::other_pod(id)),
         Err(StateRefusal::NotStarted) => Err(Refusal::not_started(id)),
         Err(_over) => Err(Refusal::job_over(&outcome.job)),
@@ -69,33 +68,13 @@ fn check(exit: &ExitRecord) -> Result<(), Refusal> {
     }
 }
 
-/// Somebody reports what is not true: two shims, or one that lies. The first word stands.
-async fn alarm(
-    runner: &Runner,
-    by: &str,
-    job: &StoredJob,
-    now: Timestamp,
-) -> Result<Refusal, Refusal> {
-    tracing::error!(
-        job.id = %job.id,
-        runner.id = %runner.id,
-        "job {} is over, and {by} reports another end: one of the two is not true",
-        job.id
-    );
-    let object = format!("job {}", job.id);
-    let entry = audit::Entry {
-        who: by,
-        action: "job.complete",
-        object: &object,
-        outcome: "contradiction",
-    };
-    let mut session = runner.app.store.write().await?;
-    audit::add(&mut session, entry, now).await?;
-    session.commit().await?;
+/// Somebody reports what is not true: two shims, or one that lies. The first word stands, and the store
+/// has raised the alarm.
+fn contradiction(job: &StoredJob) -> Refusal {
     let detail = format!(
         "another end of job {} is on record: it is {}",
         job.id,
         job.state.name()
     );
-    Ok(Refusal::new(ProblemCode::Contradiction, detail))
+    Refusal::new(ProblemCode::Contradiction, detail)
 }

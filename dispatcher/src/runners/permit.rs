@@ -11,6 +11,7 @@ use crate::access::runner::Runner;
 use crate::api::path::{JobPath, json};
 use crate::clock;
 use crate::problem::Refusal;
+use crate::store::jobs::StoredJob;
 
 /// For how long a permit is good, in seconds from the moment it was granted: a shim that was paused in
 /// between must not start a command that was given up meanwhile.
@@ -35,9 +36,9 @@ pub(super) async fn permit(
 ) -> Result<Json<Permit>, Refusal> {
     let PermitRequest { pod } = json(&body)?;
     let (by, now) = (runner.name(), clock::now());
-    let event = |job: &crate::store::jobs::StoredJob| Event::Permit {
+    let event = |job: &StoredJob| Event::Permit {
         pod,
-        start_deadline: job.start_deadline,
+        start_deadline: last_moment(job),
     };
     let outcome = runner
         .app
@@ -47,7 +48,7 @@ pub(super) async fn permit(
     let outcome = outcome.ok_or_else(|| Refusal::no_job(id))?;
     let left = seconds_left(outcome.job.permitted_at, now);
     let why = match outcome.verdict {
-        Ok(_) if left > 0 => {
+        _ if left > 0 && (outcome.verdict.is_ok() || invoke_hooks::sabotaged("no-permit-cas")) => {
             let envelope = runner.app.signer.sign(&outcome.job)?;
             let log_bytes = outcome.job.log_bytes;
             return Ok(Json(Permit::Granted {
@@ -63,8 +64,18 @@ pub(super) async fn permit(
     Ok(Json(Permit::Refused { why }))
 }
 
+fn last_moment(job: &StoredJob) -> Timestamp {
+    if invoke_hooks::sabotaged("no-start-deadline") {
+        return Timestamp::MAX;
+    }
+    job.start_deadline
+}
+
 /// What is left of a permit, rounded down: the doubtful second is not the shim's.
 fn seconds_left(permitted: Option<Timestamp>, now: Timestamp) -> u64 {
+    if invoke_hooks::sabotaged("no-permit-timebox") {
+        return u64::MAX;
+    }
     let good_until = permitted.map(|at| {
         at.as_microsecond()
             .saturating_add(GOOD_FOR_SECONDS * 1_000_000)

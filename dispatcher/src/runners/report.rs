@@ -2,17 +2,17 @@
 
 use axum::body::Bytes;
 use axum::http::StatusCode;
-use invoke_protocol::id::JobId;
+use invoke_protocol::id::{JobId, PodUid};
 use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::{REPORT, Report};
-use invoke_protocol::state::{Event, Reason, ReasonCode, Refusal as StateRefusal, Retries};
+use invoke_protocol::state::{Event, JobState, Reason, ReasonCode, Refusal as StateRefusal};
 
 use crate::access::runner::Runner;
 use crate::api::path::{JobPath, json};
 use crate::clock;
 use crate::problem::Refusal;
 use crate::store::jobs::{self, StoredJob};
-use crate::store::transition::Outcome;
+use crate::store::transition::{Outcome, Verdict};
 
 /// Takes a report. It may be repeated.
 #[utoipa::path(
@@ -31,82 +31,84 @@ pub(super) async fn report(
     match json(&body)? {
         Report::Waiting { reason } => record_waiting(&runner, id, &shortened(&reason)).await?,
         Report::PodCreated => {
-            let outcome = change(
-                &runner,
-                id,
-                Event::PodCreated {
-                    runner: runner.id.clone(),
-                },
-            )
-            .await?;
-            // Of course there is a pod: this comes late, or again.
-            if outcome.verdict != Err(StateRefusal::AlreadyStarted) {
-                accepted(outcome)?;
-            }
+            let event = |_: &StoredJob| Event::PodCreated {
+                runner: runner.id.clone(),
+            };
+            accepted_or_started(change(&runner, id, event).await?)?;
         }
         Report::Rejected { reason } => {
-            accepted(
-                change(
-                    &runner,
-                    id,
-                    Event::Reject {
-                        reason: shortened(&reason),
-                    },
-                )
-                .await?,
-            )?;
+            let reason = shortened(&reason);
+            let event = |_: &StoredJob| Event::Reject {
+                reason: reason.clone(),
+            };
+            accepted(change(&runner, id, event).await?)?;
         }
         Report::PodFailed { pod, reason } => {
-            accepted(
-                change(
-                    &runner,
-                    id,
-                    Event::PodFailed {
-                        pod,
-                        reason: shortened(&reason),
-                        retries: Retries::default(),
-                    },
-                )
-                .await?,
-            )?;
+            let reason = shortened(&reason);
+            let event = |job: &StoredJob| Event::PodFailed {
+                pod,
+                reason: reason.clone(),
+                retries: job.retries,
+            };
+            accepted(change(&runner, id, event).await?)?;
         }
         Report::Postponed => {
-            let outcome = change(&runner, id, Event::Postpone).await?;
-            if outcome.verdict != Err(StateRefusal::AlreadyStarted) {
-                accepted(outcome)?;
-            }
+            accepted_or_started(change(&runner, id, |_| Event::Postpone).await?)?;
         }
-        Report::ContactLost { pod: _, reason } => {
+        Report::ContactLost { pod, reason } => {
+            check_pod(&runner, id, pod).await?;
             let reason = shortened(&reason);
-            accepted(change(&runner, id, Event::Silence { reason }).await?)?;
+            let event = |_: &StoredJob| Event::Silence {
+                reason: reason.clone(),
+            };
+            accepted(change(&runner, id, event).await?)?;
         }
-        Report::ContactBack { pod: _ } => {
+        Report::ContactBack { pod } => {
+            check_pod(&runner, id, pod).await?;
             let ends = ReasonCode::NodeLost;
-            accepted(change(&runner, id, Event::Contact { ends }).await?)?;
+            accepted(change(&runner, id, |_| Event::Contact { ends }).await?)?;
         }
         Report::CancelDelivered { pod } => {
-            accepted(change(&runner, id, Event::CancelDelivered { pod }).await?)?;
+            accepted(change(&runner, id, |_| Event::CancelDelivered { pod }).await?)?;
         }
         Report::Recovered { pod, started } => {
-            accepted(change(&runner, id, Event::Recover { pod, started }).await?)?;
+            accepted(change(&runner, id, |_| Event::Recover { pod, started }).await?)?;
         }
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The words come from outside: cut to what is kept of them.
-fn shortened(reason: &Reason) -> Reason {
-    Reason::new(reason.code, &reason.message)
-}
-
-async fn change(runner: &Runner, job: JobId, event: Event) -> Result<Outcome, Refusal> {
+async fn change(
+    runner: &Runner,
+    id: JobId,
+    event: impl Fn(&StoredJob) -> Event + Send,
+) -> Result<Outcome, Refusal> {
     let by = runner.name();
     let outcome = runner
         .app
         .store
-        .change(runner.change(job, &by, clock::now()), |_| event.clone())
-        .await?;
-    outcome.ok_or_else(|| Refusal::no_job(job))
+        .change(runner.change(id, &by, clock::now()), event)
+        .await?
+        .ok_or_else(|| Refusal::no_job(id))?;
+    if outcome.verdict == Ok(Verdict::Changed) && outcome.job.state == JobState::Queued {
+        // It is in the outbox again. Stored, then told.
+        runner.app.broker.wake();
+    }
+    Ok(outcome)
+}
+
+/// As [`accepted`]; but of course there is a pod, and nothing is held any more, once the command was
+/// started: such a report comes late, or again.
+fn accepted_or_started(outcome: Outcome) -> Result<(), Refusal> {
+    if outcome.verdict == Err(StateRefusal::AlreadyStarted) {
+        return Ok(());
+    }
+    accepted(outcome)
+}
+
+/// The words come from outside: cut to what is kept of them.
+fn shortened(reason: &Reason) -> Reason {
+    Reason::new(reason.code, &reason.message)
 }
 
 fn accepted(Outcome { job, verdict }: Outcome) -> Result<(), Refusal> {
@@ -125,23 +127,35 @@ fn accepted(Outcome { job, verdict }: Outcome) -> Result<(), Refusal> {
     }
 }
 
+/// Silence is of the pod that runs the command: another one may be unheard of as long as it likes.
+async fn check_pod(runner: &Runner, id: JobId, pod: PodUid) -> Result<(), Refusal> {
+    match find(runner, id).await?.pod {
+        Some(permitted) if permitted != pod => Err(Refusal::other_pod(id)),
+        _ => Ok(()),
+    }
+}
+
 async fn record_waiting(runner: &Runner, id: JobId, reason: &Reason) -> Result<(), Refusal> {
-    let mut session = runner.app.store.read().await?;
-    let job = jobs::find(&mut session, id)
-        .await?
-        .filter(|job| job.cluster == runner.cluster.id);
-    drop(session);
-    let job: StoredJob = job.ok_or_else(|| Refusal::no_job(id))?;
+    let job = find(runner, id).await?;
     if job.state.is_terminal() {
         return Err(Refusal::job_over(&job));
     }
     // Runners repeat themselves; a job has not changed because of that.
     if job.reported_waiting.as_ref() != Some(reason) {
+        let by = runner.name();
         runner
             .app
             .store
-            .record_waiting(id, reason, clock::now())
+            .record_waiting(id, &by, reason, clock::now())
             .await?;
     }
     Ok(())
+}
+
+async fn find(runner: &Runner, id: JobId) -> Result<StoredJob, Refusal> {
+    let mut session = runner.app.store.read().await?;
+    jobs::find(&mut session, id)
+        .await?
+        .filter(|job| job.cluster == runner.cluster.id)
+        .ok_or_else(|| Refusal::no_job(id))
 }

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Error, Session};
+use super::{Error, Session, one_row};
 
 /// One line of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub async fn add(session: &mut Session, entry: Entry<'_>, now: Timestamp) -> Res
         object,
         outcome,
     } = entry;
-    sql!(
+    let added = sql!(
         session,
         execute,
         "INSERT INTO audit (id, at, who, action, object, outcome) VALUES ($1, $2, $3, $4, $5, $6)",
@@ -40,8 +40,8 @@ pub async fn add(session: &mut Session, entry: Entry<'_>, now: Timestamp) -> Res
         action,
         object,
         outcome,
-    )
-    .map(drop)
+    )?;
+    one_row("audit", object, added)
 }
 
 /// What was done to an object, oldest first, as (who, action, outcome).

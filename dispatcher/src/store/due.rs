@@ -9,23 +9,62 @@ use uuid::Uuid;
 use super::column::Row;
 use super::{Error, Session, Store, outbox};
 
-/// How many jobs one round takes on. What is left is due in the next.
-const ROUND: i64 = 200;
+/// For how much longer than a queued job a claimed one is taken to be in good hands: its runner holds the
+/// message while the pod is being made, and a repetition would only take up another of its slots.
+const CLAIMED_PATIENCE: Duration = Duration::from_secs(4 * 60);
 
-/// Jobs that were not started by their start deadline.
+/// How many jobs one round takes on. What is left is due in the next.
+pub const ROUND: u32 = 200;
+
+/// A job that was not started by its start deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overdue {
+    /// The job.
+    pub job: JobId,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Whether a runner can ever have spoken for that.
+    pub cluster_enrolled: bool,
+    /// When one did last.
+    pub cluster_last_contact: Option<Timestamp>,
+}
+
+/// Jobs that were not started by their start deadline, at most `limit`.
 ///
 /// # Errors
-/// [`Error::Database`].
-pub async fn to_expire(session: &mut Session, now: Timestamp) -> Result<Vec<JobId>, Error> {
+/// [`Error`].
+pub async fn to_expire(
+    session: &mut Session,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<Overdue>, Error> {
     let rows = sql!(
         session,
-        fetch_all as (Uuid,),
-        "SELECT id FROM jobs WHERE state IN ('queued', 'claimed', 'starting') AND start_deadline < $1 \
-         ORDER BY start_deadline LIMIT $2",
+        fetch_all as (Uuid, i64, Uuid, Option<Vec<u8>>, Option<i64>),
+        "SELECT j.id, j.submitted_at, c.id, c.public_key, c.last_contact \
+         FROM jobs j JOIN clusters c ON c.id = j.cluster_id \
+         WHERE j.state IN ('queued', 'claimed', 'starting') AND j.start_deadline < $1 \
+         ORDER BY j.start_deadline LIMIT $2",
         now.as_microsecond(),
-        ROUND,
+        i64::from(limit),
     )?;
-    Ok(ids(rows))
+    rows.into_iter().map(overdue).collect()
+}
+
+fn overdue(
+    (id, submitted_at, cluster, key, last_contact): (Uuid, i64, Uuid, Option<Vec<u8>>, Option<i64>),
+) -> Result<Overdue, Error> {
+    let job = JobId::from_uuid(id);
+    let place = Row::of_job(job);
+    Ok(Overdue {
+        job,
+        submitted_at: place.time("submitted_at", submitted_at)?,
+        cluster: ClusterId::from_uuid(cluster),
+        cluster_enrolled: key.is_some(),
+        cluster_last_contact: place.optional_time("cluster_id", last_contact)?,
+    })
 }
 
 /// The next moment at which a job's start deadline is over.
@@ -59,7 +98,7 @@ pub async fn gone_silent(
         "SELECT j.id FROM jobs j JOIN clusters c ON c.id = j.cluster_id \
          WHERE j.state = 'running' AND (c.last_contact IS NULL OR c.last_contact < $1) LIMIT $2",
         silent_since.as_microsecond(),
-        ROUND,
+        i64::from(ROUND),
     )?;
     Ok(ids(rows))
 }
@@ -89,15 +128,16 @@ pub async fn to_give_up(session: &mut Session, now: Timestamp) -> Result<Vec<Job
         "SELECT id FROM jobs WHERE state IN ('running', 'contact_lost', 'cancelling') AND give_up_at < $1 \
          ORDER BY give_up_at LIMIT $2",
         now.as_microsecond(),
-        ROUND,
+        i64::from(ROUND),
     )?;
     Ok(ids(rows))
 }
 
 impl Store {
-    /// Puts jobs back into the outbox that the broker confirmed a while ago and nobody took, though
-    /// their cluster has spoken since `spoken_since`: the message may be gone. While a cluster is away
-    /// there is nobody to take it, and a repetition would only make its queue longer. How many it were.
+    /// Puts jobs back into the outbox that the broker confirmed a while ago and that have not started,
+    /// though their cluster has spoken since `spoken_since`: the message may be gone, or gone with the
+    /// runner that took it. While a cluster is away there is nobody to take it, and a repetition would
+    /// only make its queue longer. How many it were.
     ///
     /// # Errors
     /// [`Error`].
@@ -111,11 +151,13 @@ impl Store {
             &mut session,
             fetch_all as (Uuid,),
             "SELECT j.id FROM jobs j JOIN clusters c ON c.id = j.cluster_id \
-             WHERE j.state = 'queued' AND j.republish_at <= $1 AND c.last_contact >= $2 \
-             AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.job_id = j.id) LIMIT $3",
+             WHERE (j.state = 'queued' AND j.republish_at <= $1 \
+              OR j.state IN ('claimed', 'starting') AND j.republish_at <= $2) AND c.last_contact >= $3 \
+             AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.job_id = j.id) LIMIT $4",
             now.as_microsecond(),
+            before(now, CLAIMED_PATIENCE).as_microsecond(),
             spoken_since.as_microsecond(),
-            ROUND,
+            i64::from(ROUND),
         )?;
         let forgotten = ids(rows);
         for job in &forgotten {

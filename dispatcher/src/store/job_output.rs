@@ -4,7 +4,7 @@ use invoke_protocol::id::{JobId, PodUid};
 use uuid::Uuid;
 
 use super::column::{self, Row};
-use super::{Error, Session};
+use super::{Error, Session, one_row};
 
 /// A part of an output log, in a blob of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub async fn append(
     if moved == 0 {
         return Ok(false);
     }
-    sql!(
+    let added = sql!(
         session,
         execute,
         "INSERT INTO job_output (job_id, from_offset, to_offset, blob) VALUES ($1, $2, $3, $4)",
@@ -52,6 +52,7 @@ pub async fn append(
         column::to_column(part.to),
         part.blob.as_str(),
     )?;
+    one_row("job_output", job, added)?;
     Ok(true)
 }
 

@@ -3,14 +3,14 @@
 
 use invoke_protocol::command::Command;
 use invoke_protocol::id::{ClusterId, ClusterName, JobId, PodUid, ProfileName, RunnerId};
+use invoke_protocol::job::{Step, StepName};
 use invoke_protocol::runner::{Cancellation, ProfileSummary};
-use invoke_protocol::state::{JobState, Reason};
+use invoke_protocol::state::{JobState, Reason, Retries};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::audit;
 use super::column::{self, Row};
-use super::{Error, Session, Store};
+use super::{Error, Session, Store, audit, one_row, story};
 
 /// A job that is being accepted.
 #[derive(Debug, Clone)]
@@ -46,6 +46,8 @@ pub struct StoredJob {
     pub cluster_name: ClusterName,
     /// When that cluster's runner spoke last.
     pub cluster_last_contact: Option<Timestamp>,
+    /// By how many seconds that runner's clock is ahead of ours, if it is wrong.
+    pub cluster_clock_skew: Option<i64>,
     /// The profiles that the cluster offers.
     pub cluster_profiles: Vec<ProfileSummary>,
     /// How it runs.
@@ -72,6 +74,10 @@ pub struct StoredJob {
     pub pod: Option<PodUid>,
     /// When that was granted.
     pub permitted_at: Option<Timestamp>,
+    /// When it is given up if nothing is heard of it; `None` until it is permitted to start.
+    pub give_up_at: Option<Timestamp>,
+    /// How often it was queued again because its pod was lost before the start.
+    pub retries: Retries,
     /// What the runner said last about why it is not getting on.
     pub reported_waiting: Option<Reason>,
     /// How much of its output is stored.
@@ -102,6 +108,7 @@ struct JobRow {
     cluster_id: Uuid,
     cluster_name: String,
     cluster_last_contact: Option<i64>,
+    cluster_clock_skew: Option<i64>,
     cluster_profiles: String,
     profile: String,
     command: String,
@@ -115,6 +122,9 @@ struct JobRow {
     runner: Option<String>,
     pod: Option<Uuid>,
     permitted_at: Option<i64>,
+    give_up_at: Option<i64>,
+    retries: i64,
+    retried_pod: Option<Uuid>,
     waiting: Option<String>,
     log_bytes: i64,
     published_at: Option<i64>,
@@ -125,9 +135,11 @@ macro_rules! select_jobs {
     ($rest:literal) => {
         concat!(
             "SELECT j.id, j.cluster_id, c.name AS cluster_name, c.last_contact AS cluster_last_contact, \
+             c.clock_skew AS cluster_clock_skew, \
              c.profiles AS cluster_profiles, j.profile, j.command, j.submitted_by, j.submitted_at, \
              j.start_deadline, j.run_timeout_seconds, j.request_sha256, j.state_detail, j.version, j.runner, \
-             j.pod, j.permitted_at, j.waiting, j.log_bytes, j.published_at, o.last_error AS outbox_error \
+             j.pod, j.permitted_at, j.give_up_at, j.retries, j.retried_pod, j.waiting, j.log_bytes, \
+             j.published_at, o.last_error AS outbox_error \
              FROM jobs j JOIN clusters c ON c.id = j.cluster_id LEFT JOIN outbox o ON o.job_id = j.id ",
             $rest
         )
@@ -145,6 +157,7 @@ impl TryFrom<JobRow> for StoredJob {
             cluster: ClusterId::from_uuid(row.cluster_id),
             cluster_name: place.parsed("cluster_id", &row.cluster_name)?,
             cluster_last_contact: place.optional_time("cluster_id", row.cluster_last_contact)?,
+            cluster_clock_skew: row.cluster_clock_skew,
             cluster_profiles: place.json("cluster_id", &row.cluster_profiles)?,
             profile: place.parsed("profile", &row.profile)?,
             command: place.json("command", &row.command)?,
@@ -161,6 +174,12 @@ impl TryFrom<JobRow> for StoredJob {
             runner: row.runner.map(RunnerId),
             pod: row.pod.map(PodUid::from_uuid),
             permitted_at: place.optional_time("permitted_at", row.permitted_at)?,
+            give_up_at: place.optional_time("give_up_at", row.give_up_at)?,
+            retries: Retries {
+                count: u32::try_from(row.retries)
+                    .map_err(|error| place.contradiction("retries", error))?,
+                last: row.retried_pod.map(PodUid::from_uuid),
+            },
             reported_waiting: row
                 .waiting
                 .map(|text| place.json("waiting", &text))
@@ -193,7 +212,9 @@ impl Store {
             outcome: "queued",
         };
         audit::add(&mut session, entry, now).await?;
+        invoke_hooks::point("dispatcher.submit.before-commit");
         session.commit().await?;
+        invoke_hooks::point("dispatcher.submit.after-commit");
         Ok(true)
     }
 
@@ -205,32 +226,62 @@ impl Store {
     pub async fn record_waiting(
         &self,
         job: JobId,
+        by: &str,
         reason: &Reason,
         now: Timestamp,
     ) -> Result<bool, Error> {
         let mut session = self.write().await?;
         let written = sql!(
             &mut session,
-            execute,
-            "UPDATE jobs SET waiting = $2, waiting_at = $3, version = version + 1 \
-             WHERE id = $1 AND state IN ('queued', 'claimed', 'starting')",
+            fetch_optional as (i64,),
+            "UPDATE jobs SET waiting = $2, version = version + 1 \
+             WHERE id = $1 AND state IN ('queued', 'claimed', 'starting') RETURNING version",
             *job.as_uuid(),
             column::to_json(reason)?,
-            now.as_microsecond(),
         )?;
+        let Some((version,)) = written else {
+            return Ok(false);
+        };
+        let step = Step {
+            at: now,
+            by: by.to_owned(),
+            step: StepName::Waiting,
+            message: reason.message.clone(),
+        };
+        story::add(&mut session, job, version, &step).await?;
         session.commit().await?;
         self.events().job_changed(job);
-        Ok(written == 1)
+        Ok(true)
     }
 }
 
+/// Makes a new version of a job whose state stays as it is.
+///
+/// # Errors
+/// [`Error`].
+pub(super) async fn next_version(session: &mut Session, job: JobId) -> Result<i64, Error> {
+    let written = sql!(
+        session,
+        fetch_all as (i64,),
+        "UPDATE jobs SET version = version + 1 WHERE id = $1 RETURNING version",
+        *job.as_uuid(),
+    )?;
+    one_row("jobs", job, written.len() as u64)?;
+    Ok(written.iter().map(|(version,)| *version).sum())
+}
+
 async fn insert(session: &mut Session, job: &NewJob, now: Timestamp) -> Result<bool, Error> {
+    let idempotency_key = if invoke_hooks::sabotaged("no-idempotency") {
+        Uuid::new_v4()
+    } else {
+        job.idempotency_key
+    };
     let inserted = sql!(
         session,
         execute,
         "INSERT INTO jobs (id, cluster_id, profile, command, submitted_by, submitted_at, start_deadline, \
-         run_timeout_seconds, idempotency_key, request_sha256, state, state_detail, version, log_bytes, \
-         publications) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, 0, 0) \
+         run_timeout_seconds, idempotency_key, request_sha256, state, state_detail, version, retries, \
+         log_bytes, publications) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, 0, 0, 0) \
          ON CONFLICT (submitted_by, idempotency_key) DO NOTHING",
         *job.id.as_uuid(),
         *job.cluster.as_uuid(),
@@ -240,7 +291,7 @@ async fn insert(session: &mut Session, job: &NewJob, now: Timestamp) -> Result<b
         now.as_microsecond(),
         job.start_deadline.as_microsecond(),
         job.run_timeout_seconds.map(column::to_column),
-        job.idempotency_key,
+        idempotency_key,
         job.request_sha256.as_slice(),
         JobState::Queued.name().as_str(),
         column::to_json(&JobState::Queued)?,
@@ -350,6 +401,7 @@ pub(crate) mod tests {
             cluster: "0197c1f0-0000-7000-8000-000000000001".parse().unwrap(),
             cluster_name: "edge-7".parse().unwrap(),
             cluster_last_contact: None,
+            cluster_clock_skew: None,
             cluster_profiles: Vec::new(),
             profile: ProfileName::default_profile(),
             command: Command::shell("date").unwrap(),
@@ -363,6 +415,8 @@ pub(crate) mod tests {
             runner: None,
             pod: None,
             permitted_at: None,
+            give_up_at: None,
+            retries: Retries::default(),
             reported_waiting: None,
             log_bytes: 0,
             published_at: None,

@@ -7,11 +7,12 @@
 use std::time::Duration;
 
 use invoke_protocol::id::JobId;
+use invoke_protocol::job::{Step, StepName};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::column::Row;
-use super::{Error, Session, Store};
+use super::{Error, Session, Store, one_row, story};
 
 /// For how long a relay keeps what it took. Longer than the slowest confirm, so that two relays do not
 /// send the same for no reason.
@@ -35,22 +36,25 @@ pub struct Leased {
     pub job: JobId,
     /// How often it was taken, this time included.
     pub attempts: u32,
+    /// Until when: by this the entry is told from one that was made meanwhile.
+    pub until: Timestamp,
 }
 
-/// Puts a job into the outbox; it stays once if it is there.
+/// Puts a job into the outbox. If it is there already, it is due at once, and who has leased it has
+/// leased it no more: its message may be the one that was taken just now, and this is about another.
 ///
 /// # Errors
 /// [`Error::Database`].
 pub async fn add(session: &mut Session, job: JobId, now: Timestamp) -> Result<(), Error> {
-    sql!(
+    let added = sql!(
         session,
         execute,
         "INSERT INTO outbox (job_id, created_at, leased_until, attempts) VALUES ($1, $2, 0, 0) \
-         ON CONFLICT (job_id) DO NOTHING",
+         ON CONFLICT (job_id) DO UPDATE SET leased_until = 0",
         *job.as_uuid(),
         now.as_microsecond(),
-    )
-    .map(drop)
+    )?;
+    one_row("outbox", job, added)
 }
 
 /// The one text that differs: relays of several dispatchers must not wait for each other's rows, and
@@ -76,7 +80,7 @@ impl Store {
     /// [`Error`].
     pub async fn lease_unsent(&self, limit: u32, now: Timestamp) -> Result<Vec<Leased>, Error> {
         let mut session = self.write().await?;
-        let until = later(now, LEASE).as_microsecond();
+        let until = later(now, LEASE);
         let text = match session {
             Session::Sqlite(_) => lease!(""),
             Session::Postgres(_) => lease!("FOR UPDATE SKIP LOCKED"),
@@ -85,46 +89,37 @@ impl Store {
             &mut session,
             fetch_all as (Uuid, i64),
             text,
-            until,
+            until.as_microsecond(),
             now.as_microsecond(),
             i64::from(limit),
         )?;
         session.commit().await?;
-        rows.into_iter().map(leased).collect()
+        rows.into_iter().map(|row| leased(row, until)).collect()
     }
 
-    /// Takes down that the broker has the message, durably: the job is unsent no more.
+    /// Takes down that the broker has the message, durably: the job is unsent no more, unless it was put
+    /// into the outbox again meanwhile.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn mark_sent(&self, job: JobId, now: Timestamp) -> Result<(), Error> {
+    pub async fn mark_sent(&self, leased: Leased, now: Timestamp) -> Result<(), Error> {
+        let job = leased.job;
         let mut session = self.write().await?;
-        let publications = sql!(
+        let rows = sql!(
             &mut session,
-            fetch_optional as (i64,),
+            fetch_all as (i64, i64),
             "UPDATE jobs SET published_at = $2, publications = publications + 1, version = version + 1 \
-             WHERE id = $1 RETURNING publications",
+             WHERE id = $1 RETURNING publications, version",
             *job.as_uuid(),
             now.as_microsecond(),
         )?;
-        let times = publications.map_or(1, |(times,)| u32::try_from(times).unwrap_or(u32::MAX));
-        let again = later(
-            now,
-            REPUBLISH_AFTER.saturating_mul(times).min(MAX_REPUBLISH),
-        );
-        sql!(
-            &mut session,
-            execute,
-            "UPDATE jobs SET republish_at = $2 WHERE id = $1",
-            *job.as_uuid(),
-            again.as_microsecond(),
-        )?;
-        sql!(
-            &mut session,
-            execute,
-            "DELETE FROM outbox WHERE job_id = $1",
-            *job.as_uuid()
-        )?;
+        one_row("jobs", job, rows.len() as u64)?;
+        for (publications, version) in rows {
+            republish_later(&mut session, job, publications, now).await?;
+            let step = published(publications, now);
+            story::add(&mut session, job, version, &step).await?;
+        }
+        remove(&mut session, leased).await?;
         session.commit().await?;
         self.events().job_changed(job);
         Ok(())
@@ -142,26 +137,22 @@ impl Store {
         sql!(
             &mut session,
             execute,
-            "UPDATE outbox SET leased_until = $2, last_error = $3 WHERE job_id = $1",
+            "UPDATE outbox SET leased_until = $3, last_error = $4 WHERE job_id = $1 AND leased_until = $2",
             *leased.job.as_uuid(),
+            leased.until.as_microsecond(),
             later(now, rest).as_microsecond(),
             why,
         )?;
         session.commit().await
     }
 
-    /// Removes what need not be sent any more, because the job is over or was taken.
+    /// Removes what need not be sent any more, because the job has started or is over.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn drop_unsent(&self, job: JobId) -> Result<(), Error> {
+    pub async fn drop_unsent(&self, leased: Leased) -> Result<(), Error> {
         let mut session = self.write().await?;
-        sql!(
-            &mut session,
-            execute,
-            "DELETE FROM outbox WHERE job_id = $1",
-            *job.as_uuid()
-        )?;
+        remove(&mut session, leased).await?;
         session.commit().await
     }
 
@@ -184,7 +175,50 @@ impl Store {
     }
 }
 
-fn leased((job, attempts): (Uuid, i64)) -> Result<Leased, Error> {
+async fn republish_later(
+    session: &mut Session,
+    job: JobId,
+    publications: i64,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let times = u32::try_from(publications).unwrap_or(u32::MAX);
+    let rest = REPUBLISH_AFTER.saturating_mul(times).min(MAX_REPUBLISH);
+    let written = sql!(
+        session,
+        execute,
+        "UPDATE jobs SET republish_at = $2 WHERE id = $1",
+        *job.as_uuid(),
+        later(now, rest).as_microsecond(),
+    )?;
+    one_row("jobs", job, written)
+}
+
+fn published(publications: i64, now: Timestamp) -> Step {
+    let message = match publications {
+        1 => String::new(),
+        times => format!("for the {times}. time"),
+    };
+    Step {
+        at: now,
+        by: "dispatcher".to_owned(),
+        step: StepName::Published,
+        message,
+    }
+}
+
+/// Removes the entry that was leased: none, if the lease has run out or the job was put in again.
+async fn remove(session: &mut Session, leased: Leased) -> Result<(), Error> {
+    sql!(
+        session,
+        execute,
+        "DELETE FROM outbox WHERE job_id = $1 AND leased_until = $2",
+        *leased.job.as_uuid(),
+        leased.until.as_microsecond(),
+    )
+    .map(drop)
+}
+
+fn leased((job, attempts): (Uuid, i64), until: Timestamp) -> Result<Leased, Error> {
     let job = JobId::from_uuid(job);
     let place = Row {
         table: "outbox",
@@ -192,7 +226,11 @@ fn leased((job, attempts): (Uuid, i64)) -> Result<Leased, Error> {
     };
     let attempts =
         u32::try_from(attempts).map_err(|error| place.contradiction("attempts", error))?;
-    Ok(Leased { job, attempts })
+    Ok(Leased {
+        job,
+        attempts,
+        until,
+    })
 }
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {

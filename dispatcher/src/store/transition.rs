@@ -17,13 +17,12 @@
 use std::time::Duration;
 
 use invoke_protocol::id::{ClusterId, JobId, PodUid, RunnerId};
-use invoke_protocol::state::{Event, JobState, Refusal};
+use invoke_protocol::job::{Step, StepName};
+use invoke_protocol::state::{Event, JobState, ReasonCode, Refusal, Retries};
 use jiff::Timestamp;
 
-use super::audit;
-use super::column;
 use super::jobs::{self, StoredJob};
-use super::{Error, Session, Store};
+use super::{Error, Session, Store, audit, column, contradiction, outbox, story};
 
 /// Something that happens to a job.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +31,7 @@ pub struct Change<'a> {
     pub job: JobId,
     /// The only cluster whose job it may be; `None` if who asks is not of one.
     pub scope: Option<ClusterId>,
-    /// Who makes it happen, for the audit log.
+    /// Who makes it happen, for the story and the audit log.
     pub by: &'a str,
     /// When.
     pub now: Timestamp,
@@ -72,7 +71,9 @@ impl Store {
     /// the scope.
     ///
     /// # Guarantees
-    /// Whoever waits for the job is told after the change is durable, never before.
+    /// Whoever waits for the job is told after the change is durable, never before. A job that goes back
+    /// to the queue is in the outbox again, in the same transaction. A report that is refused because it
+    /// contradicts the record is in the job's story and in the audit log, and raises an alarm.
     ///
     /// # Errors
     /// [`Error`]; [`Error::Contended`] after many lost races.
@@ -90,15 +91,18 @@ impl Store {
                 return Ok(None);
             };
             let event = event(&job);
-            let action = action(&event);
-            let next = match job.state.clone().on(event, change.now) {
+            let next = match state_for(&job, &event).on(event.clone(), change.now) {
                 Err(refusal) => {
+                    if let Some(words) = contradiction::words(&job, &event, refusal) {
+                        self.refuse(session, &job, change, action(&event), &words)
+                            .await?;
+                    }
                     return Ok(Some(Outcome {
                         job,
                         verdict: Err(refusal),
                     }));
                 }
-                Ok(next) if next == job.state => {
+                Ok(next) if next == job.state && !is_retry(&job, &event, &next) => {
                     return Ok(Some(Outcome {
                         job,
                         verdict: Ok(Verdict::Repeated),
@@ -106,29 +110,64 @@ impl Store {
                 }
                 Ok(next) => next,
             };
-            if let Some(job) = write(&mut session, &job, next).await? {
-                let object = format!("job {}", job.id);
-                let outcome = job.state.name().as_str();
-                audit::add(
-                    &mut session,
-                    audit::Entry {
-                        who: change.by,
-                        action,
-                        object: &object,
-                        outcome,
-                    },
-                    change.now,
-                )
-                .await?;
+            let after = following(&job, &event, next, change.now);
+            if write(&mut session, &job, &after, &event, change).await? {
                 session.commit().await?;
-                self.tell(&job);
+                self.tell(&after);
                 return Ok(Some(Outcome {
-                    job,
+                    job: after,
                     verdict: Ok(Verdict::Changed),
                 }));
             }
         }
         Err(Error::Contended(change.job))
+    }
+
+    /// Takes down that an upload was refused because it comes after the end and says more than is on
+    /// record. Repeated, it is taken down once.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn refuse_output(&self, job: &StoredJob, change: Change<'_>) -> Result<(), Error> {
+        let session = self.write().await?;
+        let words = contradiction::output_after_end(job);
+        self.refuse(session, job, change, "job.output", &words)
+            .await
+    }
+
+    /// A report that contradicts the record: the record stands, and people are told.
+    async fn refuse(
+        &self,
+        mut session: Session,
+        job: &StoredJob,
+        change: Change<'_>,
+        action: &str,
+        words: &str,
+    ) -> Result<(), Error> {
+        let step = StepName::ReportRefused;
+        // Said again, it is nothing new: whoever repeats it fills neither the store nor the log.
+        if story::has(&mut session, job.id, step, words).await? {
+            return Ok(());
+        }
+        let version = jobs::next_version(&mut session, job.id).await?;
+        let step = Step {
+            at: change.now,
+            by: change.by.to_owned(),
+            step,
+            message: words.to_owned(),
+        };
+        story::add(&mut session, job.id, version, &step).await?;
+        record(&mut session, job.id, change, action, "refused").await?;
+        session.commit().await?;
+        tracing::error!(
+            alarm = true,
+            job.id = %job.id,
+            "job {}: a report by {} was refused: {words}",
+            job.id,
+            change.by
+        );
+        self.events().job_changed(job.id);
+        Ok(())
     }
 
     fn tell(&self, job: &StoredJob) {
@@ -144,26 +183,121 @@ fn is_in_scope(job: &StoredJob, scope: Option<ClusterId>) -> bool {
     scope.is_none_or(|cluster| job.cluster == cluster)
 }
 
-/// Writes the next state if nobody was faster.
-async fn write(
-    session: &mut Session,
-    job: &StoredJob,
-    next: JobState,
-) -> Result<Option<StoredJob>, Error> {
+/// The state that an event meets: the job's own. Only where a test has turned that protection off, an
+/// end that is on record can be written over.
+fn state_for(job: &StoredJob, event: &Event) -> JobState {
+    match (event, job.permitted_at) {
+        (Event::Exit { pod, .. }, Some(since))
+            if job.state.is_terminal() && invoke_hooks::sabotaged("no-end-once") =>
+        {
+            JobState::Running { pod: *pod, since }
+        }
+        _ => job.state.clone(),
+    }
+}
+
+/// Whether the event put the job back into the queue because a pod was lost: a change even where it was
+/// in the queue before, unless it is the same pod's loss again.
+fn is_retry(job: &StoredJob, event: &Event, next: &JobState) -> bool {
+    let Event::PodFailed { pod, .. } = event else {
+        return false;
+    };
+    let is_told_again = pod.is_none() || *pod == job.retries.last;
+    *next == JobState::Queued && !(job.state == JobState::Queued && is_told_again)
+}
+
+/// The job as it is after the event.
+fn following(job: &StoredJob, event: &Event, next: JobState, now: Timestamp) -> StoredJob {
     let mut after = StoredJob {
-        state: next,
         version: job.version + 1,
         ..job.clone()
     };
+    if is_retry(job, event, &next) {
+        let last = match event {
+            Event::PodFailed { pod: Some(pod), .. } => Some(*pod),
+            _ => job.retries.last,
+        };
+        after.retries = Retries {
+            count: job.retries.count.saturating_add(1),
+            last,
+        };
+    }
+    if next == JobState::Queued {
+        // The broker has not confirmed the message that is to come.
+        after.published_at = None;
+    }
+    after.reported_waiting = after
+        .reported_waiting
+        .filter(|reason| is_still_true(reason.code, &job.state, event, &next));
+    after.state = next;
     remember(&mut after);
-    let give_up_at = after
-        .permitted_at
-        .map(|permitted| give_up_at(&after, permitted));
+    after.give_up_at = job
+        .give_up_at
+        .or_else(|| after.permitted_at.map(|at| give_up_at(&after, at, now)));
+    after
+}
+
+/// Whether what the runner said last about why the job is not getting on may still be why.
+fn is_still_true(code: ReasonCode, before: &JobState, event: &Event, next: &JobState) -> bool {
+    match (before, next) {
+        // Put off: what it was put off for is the best that is known. Lost: that pod is gone.
+        (_, JobState::Queued) => matches!(event, Event::Postpone),
+        // A new attempt begins.
+        (JobState::Queued, _) => false,
+        (_, JobState::Claimed { .. }) => true,
+        (_, JobState::Starting { .. }) => !is_before_the_pod(code),
+        // It has started, or is over.
+        _ => false,
+    }
+}
+
+/// Whether a reason says that there is no pod yet.
+const fn is_before_the_pod(code: ReasonCode) -> bool {
+    matches!(
+        code,
+        ReasonCode::RunnerBusy
+            | ReasonCode::ClockSkew
+            | ReasonCode::ApiServerUnavailable
+            | ReasonCode::Quota
+            | ReasonCode::AdmissionUnavailable
+    )
+}
+
+/// Writes what follows, and tells of it, if nobody was faster.
+async fn write(
+    session: &mut Session,
+    job: &StoredJob,
+    after: &StoredJob,
+    event: &Event,
+    change: Change<'_>,
+) -> Result<bool, Error> {
+    if !update(session, job, after).await? {
+        return Ok(false);
+    }
+    if after.state == JobState::Queued {
+        outbox::add(session, job.id, change.now).await?;
+    }
+    let (step, message) = story::of_change(event, &after.state, after.retries);
+    let step = Step {
+        at: change.now,
+        by: change.by.to_owned(),
+        step,
+        message,
+    };
+    story::add(session, job.id, after.version, &step).await?;
+    let outcome = after.state.name().as_str();
+    record(session, job.id, change, action(event), outcome).await?;
+    Ok(true)
+}
+
+/// The compare-and-set; `false` if somebody was faster.
+async fn update(session: &mut Session, job: &StoredJob, after: &StoredJob) -> Result<bool, Error> {
     let written = sql!(
         session,
         execute,
         "UPDATE jobs SET state = $4, state_detail = $5, version = $6, runner = $7, pod = $8, \
-         permitted_at = $9, give_up_at = $10 WHERE id = $1 AND version = $2 AND log_bytes = $3",
+         permitted_at = $9, give_up_at = $10, retries = $11, retried_pod = $12, waiting = $13, \
+         published_at = $14 WHERE id = $1 AND version = $2 AND log_bytes = $3",
         *job.id.as_uuid(),
         job.version,
         column::to_column(job.log_bytes),
@@ -173,9 +307,35 @@ async fn write(
         after.runner.as_ref().map(|runner| runner.0.as_str()),
         after.pod.map(|pod| *pod.as_uuid()),
         after.permitted_at.map(Timestamp::as_microsecond),
-        give_up_at.map(Timestamp::as_microsecond),
+        after.give_up_at.map(Timestamp::as_microsecond),
+        i64::from(after.retries.count),
+        after.retries.last.map(|pod| *pod.as_uuid()),
+        after
+            .reported_waiting
+            .as_ref()
+            .map(column::to_json)
+            .transpose()?,
+        after.published_at.map(Timestamp::as_microsecond),
     )?;
-    Ok((written == 1).then_some(after))
+    Ok(written == 1)
+}
+
+/// A line of the audit log about a job.
+async fn record(
+    session: &mut Session,
+    job: JobId,
+    change: Change<'_>,
+    action: &str,
+    outcome: &str,
+) -> Result<(), Error> {
+    let object = format!("job {job}");
+    let entry = audit::Entry {
+        who: change.by,
+        action,
+        object: &object,
+        outcome,
+    };
+    audit::add(session, entry, change.now).await
 }
 
 /// Keeps what a later state will not say any more.
@@ -216,12 +376,17 @@ fn permit_of(state: &JobState) -> Option<(PodUid, Timestamp)> {
     }
 }
 
-fn give_up_at(job: &StoredJob, permitted: Timestamp) -> Timestamp {
+/// When a job that was permitted to start at `permitted`, as this store knows since `now`, is given up if
+/// nothing is heard. A start of which only the cluster's own record tells may be long ago: its report gets
+/// its time all the same.
+fn give_up_at(job: &StoredJob, permitted: Timestamp, now: Timestamp) -> Timestamp {
     let limit = job.run_limit_seconds().unwrap_or(UNKNOWN_RUN_LIMIT_SECONDS);
     // A limit so long that the sum is no time is never over.
-    permitted
-        .saturating_add(Duration::from_secs(limit).saturating_add(GIVE_UP_AFTER))
-        .unwrap_or(Timestamp::MAX)
+    let later = |from: Timestamp, by: Duration| from.saturating_add(by).unwrap_or(Timestamp::MAX);
+    later(
+        later(permitted, Duration::from_secs(limit)).max(now),
+        GIVE_UP_AFTER,
+    )
 }
 
 const fn action(event: &Event) -> &'static str {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use invoke_dispatcher::store::clusters;
 use invoke_dispatcher::sweeper::Sweeper;
 use invoke_protocol::envelope::{Envelope, Order};
 use invoke_protocol::job::{Completeness, Job};
@@ -393,11 +394,8 @@ async fn a_silent_cluster_is_marked_heard_again_and_at_last_given_up() {
     let (store, broker) = (app.store.clone(), Arc::clone(&app.broker));
     let now = jiff::Timestamp::now();
     let later = |seconds| now + SignedDuration::from_secs(seconds);
-    let sweeper = |listening_since| Sweeper {
-        store: store.clone(),
-        broker: Arc::clone(&broker),
-        listening_since,
-    };
+    let sweeper =
+        |listening_since| Sweeper::new(store.clone(), Arc::clone(&broker), listening_since);
     let (sweeper, restarted) = (sweeper(now), sweeper(later(30)));
     sweeper.sweep(later(59)).await.unwrap();
     assert_eq!(dispatcher.job(&job).await.state, StateName::Running);
@@ -447,7 +445,6 @@ async fn replicas_share_jobs_keys_and_output() {
     let one = Dispatcher::start_with(&arguments).await;
     let runner = one.cluster("edge-7").await;
     let job = one.submit("echo hello").await;
-    // The local token of the one that started last is the one that is good, at both.
     let other = Dispatcher::start_with(&arguments).await;
     assert_eq!(
         other.running.app().signer.public(),
@@ -534,4 +531,192 @@ async fn a_cluster_is_shown_as_its_runner_speaks() {
             .then_some(())
     })
     .await;
+}
+
+/// The story is shown where one job is asked for, and nowhere else.
+#[tokio::test]
+async fn a_jobs_story_is_shown_with_it() {
+    use invoke_protocol::job::StepName;
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("date").await;
+    let pod = runner.start(&job).await;
+    assert_eq!(
+        runner.complete(&job, pod, &exit(0, 0)).await.status(),
+        StatusCode::NO_CONTENT
+    );
+    problem(
+        runner.complete(&job, pod, &exit(1, 0)).await,
+        ProblemCode::Contradiction,
+    )
+    .await;
+    let told = dispatcher.job(&job).await.story;
+    let steps: Vec<_> = told
+        .iter()
+        .map(|step| (step.step, step.by.as_str()))
+        .collect();
+    let by_runner = "runner edge-7/runner-0";
+    assert_eq!(
+        steps,
+        [
+            (StepName::Submitted, "local"),
+            (StepName::Claimed, by_runner),
+            (StepName::Permitted, by_runner),
+            (StepName::Ended, by_runner),
+            (StepName::ReportRefused, by_runner),
+        ]
+    );
+    let list: invoke_protocol::api::JobList = dispatcher.get("/v1/jobs").await;
+    assert!(list.jobs[0].story.is_empty());
+}
+
+/// Before its start, a lost pod is replaced by itself; told of the same pod again, nothing happens.
+#[tokio::test]
+async fn a_job_whose_pod_is_lost_before_its_start_is_queued_again() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("date").await;
+    runner.claim(&job).await;
+    let store = &dispatcher.running.app().store;
+    let leased = store.lease_unsent(1, jiff::Timestamp::now()).await.unwrap();
+    store
+        .mark_sent(leased[0], jiff::Timestamp::now())
+        .await
+        .unwrap();
+    let lost = json!({
+        "type": "pod_failed", "pod": pod(), "reason": { "code": "evicted", "message": "drained" },
+    });
+    for _ in 0..2 {
+        let told = runner.report(&job, &lost).await;
+        assert_eq!(told.status(), StatusCode::NO_CONTENT);
+        let again = dispatcher.job(&job).await;
+        assert_eq!((again.state, again.retries), (StateName::Queued, 1));
+    }
+    assert_eq!(store.unsent().await.unwrap(), 1);
+    runner.start(&job).await;
+}
+
+/// A store from a backup that does not know of a start: the cluster does, and its word is taken before
+/// the job is given up as never started.
+#[tokio::test]
+async fn a_restored_store_learns_of_a_start_before_the_job_expires() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let (started, forgotten) = (
+        dispatcher.submit("date").await,
+        dispatcher.submit("date").await,
+    );
+    dispatcher.invite("never").await;
+    let body = json!({ "command": { "shell": "date" }, "cluster": "never" });
+    let unheard: Job = expect(
+        dispatcher.submit_as(uuid::Uuid::now_v7(), &body).await,
+        StatusCode::ACCEPTED,
+    )
+    .await;
+    let app = dispatcher.running.app();
+    let restored = started.times.start_deadline + SignedDuration::from_secs(60);
+    let later = |seconds| restored + SignedDuration::from_secs(seconds);
+    let sweeper = Sweeper::new(app.store.clone(), Arc::clone(&app.broker), restored);
+    let state = async |job: &Job| dispatcher.job(job).await.state;
+
+    sweeper.sweep(later(1)).await.unwrap();
+    assert_eq!(state(&started).await, StateName::Queued);
+    assert_eq!(
+        state(&unheard).await,
+        StateName::Expired,
+        "no runner ever was there that could tell"
+    );
+    // The cluster's runner is back, and looks at its own records.
+    contact_at(&app.store, runner.cluster, later(20)).await;
+    sweeper.sweep(later(21)).await.unwrap();
+    sweeper.sweep(later(35)).await.unwrap();
+    assert_eq!(state(&started).await, StateName::Queued);
+    let pod = pod();
+    let not_started = runner.complete(&started, pod, &exit(0, 0)).await;
+    problem(not_started, ProblemCode::NotStarted).await;
+    let recovered = json!({
+        "type": "recovered", "pod": pod, "started": started.times.submitted,
+    });
+    for _ in 0..2 {
+        let told = runner.report(&started, &recovered).await;
+        assert_eq!(told.status(), StatusCode::NO_CONTENT);
+    }
+    sweeper.sweep(later(36)).await.unwrap();
+    assert_eq!(
+        (state(&started).await, state(&forgotten).await),
+        (StateName::Running, StateName::Expired)
+    );
+    assert_eq!(
+        runner.complete(&started, pod, &exit(0, 0)).await.status(),
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(state(&started).await, StateName::Succeeded);
+    // Too late, it is an alarm, and no second life.
+    let told = runner.report(&forgotten, &recovered).await;
+    problem(told, ProblemCode::JobOver).await;
+}
+
+/// A cluster that stays away does not hold anything up for ever.
+#[tokio::test]
+async fn an_overdue_job_of_a_silent_cluster_expires_two_minutes_after_a_start() {
+    let dispatcher = Dispatcher::start().await;
+    dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("date").await;
+    let app = dispatcher.running.app();
+    let began = job.times.start_deadline + SignedDuration::from_secs(1);
+    let sweeper = Sweeper::new(app.store.clone(), Arc::clone(&app.broker), began);
+    let at = |seconds| began + SignedDuration::from_secs(seconds);
+    sweeper.sweep(at(119)).await.unwrap();
+    assert_eq!(dispatcher.job(&job).await.state, StateName::Queued);
+    sweeper.sweep(at(120)).await.unwrap();
+    assert_eq!(dispatcher.job(&job).await.state, StateName::Expired);
+}
+
+async fn contact_at(
+    store: &invoke_dispatcher::store::Store,
+    cluster: invoke_protocol::id::ClusterId,
+    at: jiff::Timestamp,
+) {
+    let mut session = store.write().await.unwrap();
+    let contact = clusters::Contact {
+        runner_version: "0.1.0",
+        profiles: &[],
+        clock_skew_seconds: None,
+    };
+    clusters::record_contact(&mut session, cluster, contact, at)
+        .await
+        .unwrap();
+    session.commit().await.unwrap();
+}
+
+/// The silence of a pod that does not run the command says nothing about the one that does.
+#[tokio::test]
+async fn only_the_pod_that_runs_the_command_can_fall_silent() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("date").await;
+    let running = runner.start(&job).await;
+    let silent = |pod| json!({ "type": "contact_lost", "pod": pod, "reason": { "code": "node_lost", "message": "" } });
+    problem(
+        runner.report(&job, &silent(pod())).await,
+        ProblemCode::OtherPod,
+    )
+    .await;
+    assert_eq!(dispatcher.job(&job).await.state, StateName::Running);
+    let told = runner.report(&job, &silent(running)).await;
+    assert_eq!(told.status(), StatusCode::NO_CONTENT);
+    let lost = dispatcher.job(&job).await;
+    assert_eq!(
+        (lost.state, lost.waiting.unwrap().code),
+        (StateName::ContactLost, ReasonCode::NodeLost)
+    );
+    runner.contact().await;
+    assert_eq!(
+        dispatcher.job(&job).await.state,
+        StateName::ContactLost,
+        "the runner is there, the node is not"
+    );
+    let back = json!({ "type": "contact_back", "pod": running });
+    runner.report(&job, &back).await;
+    assert_eq!(dispatcher.job(&job).await.state, StateName::Running);
 }

@@ -8,12 +8,17 @@ use invoke_dispatcher::events::Events;
 use invoke_dispatcher::store::job_output::{self, Part};
 use invoke_dispatcher::store::jobs::{self, NewJob};
 use invoke_dispatcher::store::transition::{Change, Verdict};
-use invoke_dispatcher::store::{Store, api_tokens, audit, clusters, due, join_tokens, secrets};
+use invoke_dispatcher::store::{
+    Store, api_tokens, audit, backlog, clusters, due, join_tokens, secrets, story,
+};
 use invoke_protocol::command::Command;
 use invoke_protocol::id::{ClusterId, JobId, PodUid, ProfileName, RunnerId};
+use invoke_protocol::job::Step;
 use invoke_protocol::output::OutputComplete;
 use invoke_protocol::runner::ProfileSummary;
-use invoke_protocol::state::{Event, JobState, Reason, ReasonCode, Refusal, StateName};
+use invoke_protocol::state::{
+    Event, JobState, MAX_RETRIES, Reason, ReasonCode, Refusal, Retries, StateName,
+};
 use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::Handle;
 use uuid::Uuid;
@@ -105,11 +110,19 @@ on_both_engines! {
     what_is_confirmed_leaves_the_outbox
     what_failed_rests_and_comes_again
     a_forgotten_job_is_sent_again_while_its_cluster_speaks
+    a_job_whose_pod_is_lost_is_sent_again
+    a_job_that_is_put_off_is_sent_again
+    a_recovered_start_is_given_up_later
+    a_job_has_a_story
+    a_contradiction_is_in_the_story
     output_is_appended_where_it_ends_or_not_at_all
     an_end_is_the_end_of_the_output
     due_jobs_are_found
     a_join_token_is_for_one_key
-    a_token_is_good_until_it_is_replaced
+    a_token_is_good_until_its_owner_has_another
+    a_place_counts_what_the_cluster_was_given_earlier
+    an_old_unsent_job_is_found_by_its_cluster
+    a_wrong_clock_is_remembered_until_it_is_right
     replicas_share_one_secret
     every_change_is_in_the_audit_log
 }
@@ -159,7 +172,12 @@ async fn speaks(store: &Store, cluster: ClusterId, at: Timestamp) {
         max_run_seconds: 3600,
     }];
     let mut session = store.write().await.unwrap();
-    clusters::record_contact(&mut session, cluster, "0.1.0", &profiles, at)
+    let contact = clusters::Contact {
+        runner_version: "0.1.0",
+        profiles: &profiles,
+        clock_skew_seconds: None,
+    };
+    clusters::record_contact(&mut session, cluster, contact, at)
         .await
         .unwrap();
     session.commit().await.unwrap();
@@ -406,12 +424,23 @@ async fn what_is_leased_is_not_leased_twice(database: Database) {
     assert_eq!(store.lease_unsent(10, after(30)).await.unwrap().len(), 10);
 }
 
+/// Takes the job from the outbox, and the broker confirms it.
+async fn send(store: &Store, job: JobId, at: Timestamp) {
+    let leased = store.lease_unsent(10, at).await.unwrap();
+    let leased = leased.into_iter().find(|leased| leased.job == job).unwrap();
+    store.mark_sent(leased, at).await.unwrap();
+}
+
 async fn what_is_confirmed_leaves_the_outbox(database: Database) {
     let store = database.open().await;
     let job = accepted(&store).await;
-    assert_eq!(store.lease_unsent(10, now()).await.unwrap().len(), 1);
-    assert_eq!(store.unsent().await.unwrap(), 1, "leased is not sent");
-    store.mark_sent(job.id, after(1)).await.unwrap();
+    let leased = store.lease_unsent(10, now()).await.unwrap();
+    assert_eq!(
+        (leased.len(), store.unsent().await.unwrap()),
+        (1, 1),
+        "leased is not sent"
+    );
+    store.mark_sent(leased[0], after(1)).await.unwrap();
     assert_eq!(store.unsent().await.unwrap(), 0);
     assert_eq!(found(&store, job.id).await.published_at, Some(after(1)));
 }
@@ -436,51 +465,286 @@ async fn what_failed_rests_and_comes_again(database: Database) {
 async fn a_forgotten_job_is_sent_again_while_its_cluster_speaks(database: Database) {
     let store = database.open().await;
     let job = accepted(&store).await;
-    store.mark_sent(job.id, now()).await.unwrap();
-    assert_eq!(
-        store.requeue_forgotten(after(40), after(70)).await.unwrap(),
-        0,
-        "the cluster is away"
-    );
+    send(&store, job.id, now()).await;
+    let forgotten = async |spoken_since, at| {
+        let forgotten = store.requeue_forgotten(after(spoken_since), after(at));
+        forgotten.await.unwrap()
+    };
+    assert_eq!(forgotten(40, 70).await, 0, "the cluster is away");
     speaks(&store, job.cluster, after(65)).await;
-    assert_eq!(
-        store.requeue_forgotten(after(29), after(59)).await.unwrap(),
-        0,
-        "too early"
-    );
-    assert_eq!(
-        store.requeue_forgotten(after(40), after(70)).await.unwrap(),
-        1
-    );
-    assert_eq!(
-        store.requeue_forgotten(after(40), after(70)).await.unwrap(),
-        0,
-        "it is in the outbox"
-    );
+    assert_eq!(forgotten(29, 59).await, 0, "too early");
+    assert_eq!(forgotten(40, 70).await, 1);
+    assert_eq!(forgotten(40, 70).await, 0, "it is in the outbox");
     // A broker that came back may have lost what it confirmed a moment ago.
-    store.mark_sent(job.id, after(70)).await.unwrap();
+    send(&store, job.id, after(70)).await;
     store.doubt_confirms(after(71)).await.unwrap();
+    assert_eq!(forgotten(40, 71).await, 1);
+    // Who took it has it; but the message may be gone with a runner that was killed.
+    send(&store, job.id, after(71)).await;
+    change(&store, job.id, claim(), after(72)).await.unwrap();
+    store.doubt_confirms(after(73)).await.unwrap();
+    assert_eq!(forgotten(40, 71 + 180 + 239).await, 0);
+    assert_eq!(forgotten(40, 71 + 180 + 240).await, 1);
+    send(&store, job.id, after(500)).await;
+    change(&store, job.id, permit(pod()), after(501))
+        .await
+        .unwrap();
+    assert_eq!(forgotten(40, 10_000).await, 0, "it has started");
+}
+
+fn claim() -> Event {
+    Event::Claim {
+        runner: RunnerId("r".to_owned()),
+    }
+}
+
+fn pod_lost(pod: PodUid, retries: Retries) -> Event {
+    Event::PodFailed {
+        pod: Some(pod),
+        reason: Reason::new(ReasonCode::Evicted, "the node was drained"),
+        retries,
+    }
+}
+
+/// Lost before its start, a pod is replaced: the job is in the queue and in the outbox by one
+/// transaction, whatever the relay is doing with its first message.
+async fn a_job_whose_pod_is_lost_is_sent_again(database: Database) {
+    let store = database.open().await;
+    let job = accepted(&store).await;
+    let first = store.lease_unsent(10, now()).await.unwrap()[0];
+    change(&store, job.id, claim(), now()).await.unwrap();
+    let reason = Reason::new(ReasonCode::ImagePull, "no such image");
+    let waits = store.record_waiting(job.id, "test", &reason, after(1));
+    assert!(waits.await.unwrap());
+    let lost = pod();
+    let retries = Retries::default();
     assert_eq!(
-        store.requeue_forgotten(after(40), after(71)).await.unwrap(),
-        1
+        change(&store, job.id, pod_lost(lost, retries), after(2)).await,
+        Ok(Verdict::Changed)
     );
-    // Who took it does not need it again.
-    store.mark_sent(job.id, after(71)).await.unwrap();
-    store.doubt_confirms(after(72)).await.unwrap();
-    change(
-        &store,
-        job.id,
-        Event::Claim {
-            runner: RunnerId("r".to_owned()),
+    // The confirm of the first message comes late, and must not remove the second.
+    store.mark_sent(first, after(3)).await.unwrap();
+    let again = store.lease_unsent(10, after(3)).await.unwrap();
+    assert_eq!(
+        again.iter().map(|leased| leased.job).collect::<Vec<_>>(),
+        [job.id]
+    );
+    let stored = found(&store, job.id).await;
+    let retries = Retries {
+        count: 1,
+        last: Some(lost),
+    };
+    assert_eq!((stored.state, stored.retries), (JobState::Queued, retries));
+    assert_eq!(stored.reported_waiting, None, "that was the lost pod's");
+
+    assert_eq!(
+        change(&store, job.id, pod_lost(lost, retries), after(4)).await,
+        Ok(Verdict::Repeated)
+    );
+    let another = pod_lost(pod(), retries);
+    assert_eq!(
+        change(&store, job.id, another, after(5)).await,
+        Ok(Verdict::Changed),
+        "from the queue too"
+    );
+    let retries = Retries {
+        count: MAX_RETRIES,
+        ..found(&store, job.id).await.retries
+    };
+    change(&store, job.id, pod_lost(pod(), retries), after(6))
+        .await
+        .unwrap();
+    assert_eq!(
+        found(&store, job.id).await.state.name(),
+        StateName::InfraFailed
+    );
+}
+
+async fn a_job_that_is_put_off_is_sent_again(database: Database) {
+    let store = database.open().await;
+    let job = accepted(&store).await;
+    send(&store, job.id, now()).await;
+    change(&store, job.id, claim(), now()).await.unwrap();
+    let reason = Reason::new(ReasonCode::ImagePull, "no such image");
+    let waits = store.record_waiting(job.id, "test", &reason, after(1));
+    assert!(waits.await.unwrap());
+    change(&store, job.id, Event::Postpone, after(2))
+        .await
+        .unwrap();
+    let stored = found(&store, job.id).await;
+    assert_eq!(
+        (stored.state, stored.published_at, stored.reported_waiting),
+        (JobState::Queued, None, Some(reason)),
+        "what it was put off for is the best that is known"
+    );
+    send(&store, job.id, after(3)).await;
+    change(&store, job.id, claim(), after(4)).await.unwrap();
+    assert_eq!(found(&store, job.id).await.reported_waiting, None);
+}
+
+/// A start that only the cluster remembers may be long ago. Its report gets its time all the same.
+async fn a_recovered_start_is_given_up_later(database: Database) {
+    let store = database.open().await;
+    let job = accepted(&store).await;
+    let (pod, long_ago) = (pod(), after(-86_400));
+    let recover = Event::Recover {
+        pod,
+        started: long_ago,
+    };
+    change(&store, job.id, recover.clone(), now())
+        .await
+        .unwrap();
+    let stored = found(&store, job.id).await;
+    assert_eq!(
+        (stored.pod, stored.permitted_at),
+        (Some(pod), Some(long_ago))
+    );
+    assert_eq!(stored.give_up_at, Some(after(600)));
+    assert_eq!(
+        change(&store, job.id, recover, after(9)).await,
+        Ok(Verdict::Repeated)
+    );
+    let mut session = store.read().await.unwrap();
+    let due = due::to_give_up(&mut session, after(601)).await.unwrap();
+    assert_eq!(due, [job.id]);
+}
+
+async fn story(store: &Store, job: JobId) -> Vec<String> {
+    let mut session = store.read().await.unwrap();
+    let steps = story::of_job(&mut session, job).await.unwrap();
+    let line = |step: Step| format!("{} {} {}", step.by, step.step.as_str(), step.message);
+    steps.into_iter().map(line).collect()
+}
+
+/// What happened to a job is told whole, in order, and each thing once.
+async fn a_job_has_a_story(database: Database) {
+    let store = database.open().await;
+    let job = accepted(&store).await;
+    let pod: PodUid = "0197c1f0-0000-7000-8000-0000000000aa".parse().unwrap();
+    assert!(
+        story(&store, job.id).await.is_empty(),
+        "submission is not in it"
+    );
+    send(&store, job.id, now()).await;
+    let reason = Reason::new(ReasonCode::Quota, "exceeded quota");
+    let created = Event::PodCreated {
+        runner: RunnerId("r".to_owned()),
+    };
+    for event in [claim(), claim()] {
+        change(&store, job.id, event, after(1)).await.unwrap();
+    }
+    store
+        .record_waiting(job.id, "test", &reason, after(2))
+        .await
+        .unwrap();
+    let steps = [
+        created,
+        pod_lost(pod, Retries::default()),
+        claim(),
+        Event::Postpone,
+        permit(pod),
+        Event::Silence {
+            reason: Reason::new(ReasonCode::NodeLost, "node n1 is silent"),
         },
-        after(72),
-    )
-    .await
-    .unwrap();
+        Event::Contact {
+            ends: ReasonCode::NodeLost,
+        },
+        cancel(),
+        Event::CancelDelivered { pod },
+        Event::Exit {
+            pod,
+            exit: crate::runner::exit(0, 0),
+            stored: 0,
+        },
+    ];
+    for event in steps {
+        change(&store, job.id, event, after(3)).await.unwrap();
+    }
     assert_eq!(
-        store.requeue_forgotten(after(40), after(73)).await.unwrap(),
-        0
+        story(&store, job.id).await,
+        [
+            "dispatcher published ",
+            "test claimed ",
+            "test waiting exceeded quota",
+            "test pod_created ",
+            "test retried the node was drained (retry 1 of 5)",
+            "test claimed ",
+            "test postponed ",
+            "test permitted pod 0197c1f0-0000-7000-8000-0000000000aa",
+            "test contact_lost node n1 is silent",
+            "test contact_back ",
+            "test cancel_requested ",
+            "test cancel_delivered pod 0197c1f0-0000-7000-8000-0000000000aa",
+            "test ended succeeded: the command exited with code 0",
+        ]
     );
+}
+
+/// Who says of a job what cannot be true if the record is: the record stands, and it is written down,
+/// once however often it is said.
+async fn a_contradiction_is_in_the_story(database: Database) {
+    let store = database.open().await;
+    let (job, winner) = (accepted(&store).await, pod());
+    let exit = |pod, code| Event::Exit {
+        pod,
+        exit: crate::runner::exit(code, 0),
+        stored: 0,
+    };
+    change(&store, job.id, permit(winner), now()).await.unwrap();
+    change(&store, job.id, exit(winner, 0), after(1))
+        .await
+        .unwrap();
+    let before = found(&store, job.id).await;
+    for _ in 0..3 {
+        assert_eq!(
+            change(&store, job.id, exit(winner, 1), after(2)).await,
+            Err(Refusal::Contradiction)
+        );
+    }
+    assert_eq!(
+        change(&store, job.id, exit(winner, 0), after(2)).await,
+        Ok(Verdict::Repeated)
+    );
+    let output = Change {
+        job: job.id,
+        scope: None,
+        by: "test",
+        now: after(3),
+    };
+    for _ in 0..2 {
+        store.refuse_output(&before, output).await.unwrap();
+    }
+    let after = found(&store, job.id).await;
+    assert_eq!(
+        (after.state, after.version),
+        (before.state, before.version + 2)
+    );
+    assert_eq!(
+        story(&store, job.id).await[2..],
+        [
+            "test report_refused it says that the command left with code 1, and the job is succeeded on \
+             record, with code 0",
+            "test report_refused it has output beyond the 0 bytes that are stored, and the job is succeeded \
+             on record, with code 0",
+        ]
+    );
+
+    let expired = new_job(job.cluster);
+    store.accept(&expired, now()).await.unwrap();
+    let deadline = Event::StartDeadline {
+        reason: Reason::new(ReasonCode::OnItsWay, "not started"),
+    };
+    change(&store, expired.id, deadline, now()).await.unwrap();
+    let recover = Event::Recover {
+        pod: winner,
+        started: now(),
+    };
+    assert_eq!(
+        change(&store, expired.id, recover, now()).await,
+        Err(Refusal::Over)
+    );
+    let told = story(&store, expired.id).await;
+    assert!(told[1].contains("never started"), "{told:?}");
 }
 
 async fn append(store: &Store, job: JobId, pod: PodUid, from: u64, to: u64) -> bool {
@@ -606,15 +870,22 @@ async fn due_jobs_are_found(database: Database) {
         "not of the running one"
     );
     assert!(
-        due::to_expire(&mut session, after(900))
+        due::to_expire(&mut session, after(900), 9)
             .await
             .unwrap()
             .is_empty(),
         "at the deadline it may start"
     );
+    let overdue = due::Overdue {
+        job: waiting.id,
+        submitted_at: now(),
+        cluster: waiting.cluster,
+        cluster_enrolled: false,
+        cluster_last_contact: Some(now()),
+    };
     assert_eq!(
-        due::to_expire(&mut session, after(901)).await.unwrap(),
-        [waiting.id]
+        due::to_expire(&mut session, after(901), 9).await.unwrap(),
+        [overdue]
     );
     assert!(
         due::gone_silent(&mut session, now())
@@ -706,37 +977,97 @@ async fn a_join_token_is_for_one_key(database: Database) {
     );
 }
 
-async fn a_token_is_good_until_it_is_replaced(database: Database) {
+async fn a_token_is_good_until_its_owner_has_another(database: Database) {
     let store = database.open().await;
     let mut session = store.write().await.unwrap();
-    api_tokens::replace(&mut session, "local", b"first", now())
-        .await
-        .unwrap();
-    assert_eq!(
-        api_tokens::holder(&mut session, b"first")
+    let (owner, neighbour) = (Uuid::new_v4(), Uuid::new_v4());
+    let replacements: [(Uuid, &[u8]); 3] = [
+        (owner, b"first"),
+        (neighbour, b"neighbour"),
+        (owner, b"second"),
+    ];
+    for (owner, sha256) in replacements {
+        api_tokens::replace(&mut session, owner, "local", sha256, now())
             .await
-            .unwrap()
-            .as_deref(),
-        Some("local")
-    );
-    assert_eq!(
-        api_tokens::holder(&mut session, b"guess").await.unwrap(),
-        None
-    );
-    api_tokens::replace(&mut session, "local", b"second", now())
-        .await
-        .unwrap();
-    assert_eq!(
-        api_tokens::holder(&mut session, b"first").await.unwrap(),
-        None
-    );
-    assert_eq!(
-        api_tokens::holder(&mut session, b"second")
+            .unwrap();
+        let holder = api_tokens::holder(&mut session, sha256).await.unwrap();
+        assert_eq!(holder.as_deref(), Some("local"));
+    }
+    let good: [(&[u8], bool); 4] = [
+        (b"first", false),
+        (b"second", true),
+        (b"neighbour", true),
+        (b"guess", false),
+    ];
+    for (sha256, good) in good {
+        let holder = api_tokens::holder(&mut session, sha256).await.unwrap();
+        assert_eq!(holder.is_some(), good, "{sha256:?}");
+    }
+}
+
+async fn a_place_counts_what_the_cluster_was_given_earlier(database: Database) {
+    let store = database.open().await;
+    let (one, other) = (cluster(&store, "edge-7").await, cluster(&store, "other").await);
+    let mut jobs_of_one = Vec::new();
+    for cluster in [one, other, one, one, one] {
+        let job = new_job(cluster);
+        assert!(store.accept(&job, now()).await.unwrap());
+        if cluster == one {
+            jobs_of_one.push(job.id);
+        }
+    }
+    let place = async |job| {
+        let mut session = store.read().await.unwrap();
+        let job = jobs::find(&mut session, job).await.unwrap().unwrap();
+        backlog::earlier(&mut session, &job).await.unwrap()
+    };
+    assert_eq!(place(jobs_of_one[0]).await, 0);
+    assert_eq!(place(jobs_of_one[3]).await, 3, "not the other cluster's");
+    let cancel = Change {
+        job: jobs_of_one[1],
+        scope: None,
+        by: "local",
+        now: now(),
+    };
+    let cancelled = store.change(cancel, |_| Event::Cancel {
+        by: "local".to_owned(),
+        grace_seconds: None,
+    });
+    cancelled.await.unwrap().unwrap();
+    assert_eq!(place(jobs_of_one[3]).await, 2, "who is over does not wait");
+}
+
+async fn an_old_unsent_job_is_found_by_its_cluster(database: Database) {
+    let store = database.open().await;
+    let (one, other) = (cluster(&store, "edge-7").await, cluster(&store, "other").await);
+    assert!(store.accept(&new_job(one), now()).await.unwrap());
+    let mut session = store.read().await.unwrap();
+    for (cluster, then, found) in [
+        (one, after(1), true),
+        (one, now(), false),
+        (other, after(1), false),
+    ] {
+        let unsent = backlog::unsent_since(&mut session, cluster, then).await;
+        assert_eq!(unsent.unwrap(), found);
+    }
+}
+
+async fn a_wrong_clock_is_remembered_until_it_is_right(database: Database) {
+    let store = database.open().await;
+    let id = cluster(&store, "edge-7").await;
+    let mut session = store.write().await.unwrap();
+    for clock_skew_seconds in [Some(-7200), None] {
+        let contact = clusters::Contact {
+            runner_version: "0.1.0",
+            profiles: &[],
+            clock_skew_seconds,
+        };
+        clusters::record_contact(&mut session, id, contact, now())
             .await
-            .unwrap()
-            .as_deref(),
-        Some("local")
-    );
+            .unwrap();
+        let cluster = clusters::by_id(&mut session, id).await.unwrap().unwrap();
+        assert_eq!(cluster.clock_skew_seconds, clock_skew_seconds);
+    }
 }
 
 async fn replicas_share_one_secret(database: Database) {
@@ -758,7 +1089,7 @@ async fn every_change_is_in_the_audit_log(database: Database) {
     let job = accepted(&store).await;
     let reason = Reason::new(ReasonCode::ImagePull, "no such image");
     store
-        .record_waiting(job.id, &reason, after(1))
+        .record_waiting(job.id, "test", &reason, after(1))
         .await
         .unwrap();
     assert_eq!(found(&store, job.id).await.reported_waiting, Some(reason));
