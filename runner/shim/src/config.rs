@@ -2,12 +2,22 @@
 
 use std::net::{AddrParseError, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use invoke_protocol::shim::{ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, STATE_DIR, TOKEN_FILE, WORK_DIR};
 
 /// The most output that may wait on disk for its acknowledgement, in bytes. Beyond it the pipes are
 /// not read, so the command waits in its write(2). The pod's state folder must be larger than this.
 const SPOOL_LIMIT_BYTES: u64 = 256 * 1024 * 1024;
+
+/// How long the dispatcher may have no room for the output of a command that has ended.
+const STORAGE_FULL_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long the output of a command that has ended may make no progress, and then its record.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(60 * 60);
+
+/// How long a runner may take no notice that the command was told to stop.
+const CANCELLING_WITHIN: Duration = Duration::from_secs(10);
 
 /// Everything that differs between a pod and a test.
 #[derive(Debug, Clone)]
@@ -24,8 +34,16 @@ pub struct Config {
     pub work_dir: PathBuf,
     /// Where Kubernetes looks for a container's last words.
     pub termination_log: PathBuf,
+    /// Where the kernel shows the container's cgroup.
+    pub cgroup_dir: PathBuf,
     /// The most output that may wait on disk, in bytes.
     pub spool_limit_bytes: u64,
+    /// How long the output of a command that has ended may be refused for want of room.
+    pub storage_full_within: Duration,
+    /// How long a command that has ended may keep its pod without progress: its output, then its record.
+    pub farewell_within: Duration,
+    /// How long to tell the runner that the command was told to stop.
+    pub cancelling_within: Duration,
 }
 
 /// An environment that no runner makes: the shim was started by something else.
@@ -54,7 +72,11 @@ impl Config {
             state_dir: STATE_DIR.into(),
             work_dir: WORK_DIR.into(),
             termination_log: "/dev/termination-log".into(),
+            cgroup_dir: "/sys/fs/cgroup".into(),
             spool_limit_bytes: SPOOL_LIMIT_BYTES,
+            storage_full_within: STORAGE_FULL_WITHIN,
+            farewell_within: FAREWELL_WITHIN,
+            cancelling_within: CANCELLING_WITHIN,
         })
     }
 }

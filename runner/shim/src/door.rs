@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use invoke_protocol::output::ExitRecord;
 use invoke_protocol::runner::OutputAck;
-use invoke_protocol::shim::{ASSIGNMENT, Assignment, EXIT, ORDERS, OUTPUT, Orders};
+use invoke_protocol::shim::{
+    ASSIGNMENT, Assignment, CANCELLING, EXIT, ORDERS, OUTPUT, Orders, OrdersQuery,
+};
 use invoke_protocol::topology::SHIM_DOOR_NAME;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
@@ -33,6 +35,18 @@ pub(crate) enum Error {
     Call(#[source] reqwest::Error),
     #[error("the runner answered {0}")]
     Refused(StatusCode),
+}
+
+impl Error {
+    /// Whether the dispatcher has no room.
+    pub(crate) fn is_storage_full(&self) -> bool {
+        matches!(self, Self::Refused(StatusCode::INSUFFICIENT_STORAGE))
+    }
+
+    /// Whether the same call would be refused again.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.is_client_error())
+    }
 }
 
 /// The certificate authority in the pod's environment is none.
@@ -97,9 +111,15 @@ impl Door {
         self.call(request.timeout(UPLOAD)).await
     }
 
-    pub(crate) async fn orders(&self) -> Result<Answer<Orders>, Error> {
-        self.call(self.client.get(self.url(ORDERS)).timeout(CALL))
-            .await
+    /// What is new, compared with the orders that are followed already.
+    pub(crate) async fn orders(&self, followed: OrdersQuery) -> Result<Answer<Orders>, Error> {
+        let request = self.client.get(self.url(ORDERS)).query(&followed);
+        self.call(request.timeout(CALL)).await
+    }
+
+    pub(crate) async fn cancelling(&self) -> Result<(), Error> {
+        let request = self.client.post(self.url(CANCELLING)).timeout(CALL);
+        self.send(request).await.map(drop)
     }
 
     pub(crate) async fn exit(&self, record: &ExitRecord) -> Result<Answer<()>, Error> {

@@ -4,27 +4,30 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use invoke_protocol::output::{EndCause, ExitRecord, ExitStatus, Stream};
+use invoke_protocol::output::{EndCause, ExitRecord, ExitStatus, IncompleteReason, Stream};
 use invoke_protocol::shim::Assignment;
 use jiff::Timestamp;
 use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::Signal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::command::{self, NotExecuted};
 use crate::config::Config;
-use crate::course::{Course, Event, Step, StopCause};
+use crate::course::{Course, Event, Limits, OutputRead, Step, Stop, StopCause};
+use crate::memory::KillCounter;
 use crate::processes::{self, Group, Reaper};
 use crate::recorder::{Pipes, Recorder};
 
 /// What tells the shim to stop a command.
 pub(crate) struct Stops {
     /// The runner's orders, and the uploader.
-    pub(crate) asked: mpsc::Receiver<StopCause>,
+    pub(crate) asked: mpsc::Receiver<Stop>,
     /// SIGTERM: the kubelet ends the pod.
     pub(crate) terminate: Signal,
+    /// Grows with every cancellation that was passed on to the command.
+    pub(crate) carried_out: watch::Sender<u32>,
 }
 
 /// Runs the command once. The recorder is dropped at the end: the log is complete then.
@@ -37,9 +40,10 @@ pub(crate) async fn execute(
     config: &Config,
     assignment: &Assignment,
     recorder: Recorder,
-    stops: &mut Stops,
+    mut stops: Stops,
 ) -> io::Result<Option<ExitRecord>> {
     let reaper = Reaper::new()?;
+    let memory_kills = KillCounter::begin(&config.cgroup_dir);
     let started_at = Timestamp::now();
     let spawned = command::spawn(
         &assignment.command,
@@ -47,15 +51,24 @@ pub(crate) async fn execute(
         &config.work_dir,
     );
     let ending = match spawned {
-        Ok(child) => follow(child, assignment, recorder, reaper, stops).await?,
+        Ok(child) => {
+            invoke_hooks::point("shim.after-exec");
+            let limits = Limits::of(assignment, config.farewell_within);
+            follow(child, limits, recorder, reaper, &mut stops).await?
+        }
         Err(error) => explain(error, recorder).await,
     };
-    Ok(ending.into_record(started_at, Timestamp::now()))
+    let record = ending.into_record(started_at, Timestamp::now());
+    Ok(record.map(|record| ExitRecord {
+        out_of_memory: memory_kills.has_risen(),
+        ..record
+    }))
 }
 
 struct Ending {
     status: ExitStatus,
     cause: Option<StopCause>,
+    output: OutputRead,
     recorder: Recorder,
 }
 
@@ -73,7 +86,10 @@ impl Ending {
             stderr: recorded.stderr,
             usage: processes::usage(),
             out_of_memory: false,
-            incomplete: None,
+            incomplete: match self.output {
+                OutputRead::Whole => None,
+                OutputRead::Abandoned => Some(IncompleteReason::StorageFull),
+            },
         })
     }
 }
@@ -85,13 +101,14 @@ async fn explain(error: NotExecuted, mut recorder: Recorder) -> Ending {
     Ending {
         status: ExitStatus::Exited(error.code),
         cause: None,
+        output: OutputRead::Whole,
         recorder,
     }
 }
 
 async fn follow(
     child: Child,
-    assignment: &Assignment,
+    limits: Limits,
     mut recorder: Recorder,
     mut reaper: Reaper,
     stops: &mut Stops,
@@ -101,11 +118,11 @@ async fn follow(
         stdout: receiver(child.stdout)?,
         stderr: receiver(child.stderr)?,
     };
-    let until = Instant::now() + Duration::from_secs(assignment.run_timeout_seconds);
-    let mut course = Course::new(until, Duration::from_secs(assignment.grace_seconds));
+    let mut course = Course::new(Instant::now(), limits);
+    let (all_are_dead, dead) = watch::channel(false);
     let (mut ended, mut closed) = (false, false);
-    let (status, cause) = {
-        let mut recording = pin!(recorder.record(pipes));
+    let (status, cause, output) = {
+        let mut recording = pin!(recorder.record(pipes, dead));
         loop {
             let event = tokio::select! {
                 // The end before a stop that came at the same moment: its exit is its own word.
@@ -118,15 +135,27 @@ async fn follow(
                     closed = true;
                     Event::OutputClosed
                 }
-                Some(cause) = stops.asked.recv() => Event::Stop(cause),
-                _ = stops.terminate.recv() => Event::Stop(StopCause::PodTerminated),
+                Some(stop) = stops.asked.recv() => Event::Stop(stop),
+                _ = stops.terminate.recv() => {
+                    Event::Stop(Stop::at_once(StopCause::PodTerminated))
+                }
                 () = sleep_until(course.deadline()) => Event::Time,
             };
             match course.on(event, Instant::now()) {
                 Step::Nothing => {}
                 Step::Terminate => group.terminate(),
-                Step::Kill => group.kill_everything(),
-                Step::Report { status, cause } => break (status, cause),
+                Step::Kill => {
+                    group.kill_everything();
+                    all_are_dead.send_replace(ended);
+                }
+                Step::Report {
+                    status,
+                    cause,
+                    output,
+                } => break (status, cause, output),
+            }
+            if is_cancellation(event) && course.is_stopping() {
+                stops.carried_out.send_modify(|orders| *orders += 1);
             }
         }
     };
@@ -135,8 +164,19 @@ async fn follow(
     Ok(Ending {
         status,
         cause,
+        output,
         recorder,
     })
+}
+
+const fn is_cancellation(event: Event) -> bool {
+    matches!(
+        event,
+        Event::Stop(Stop {
+            cause: StopCause::Cancelled,
+            ..
+        })
+    )
 }
 
 fn receiver(pipe: Option<impl Into<OwnedFd>>) -> io::Result<Option<Receiver>> {

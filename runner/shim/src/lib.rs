@@ -22,6 +22,8 @@ mod uploader;
 mod orders;
 mod course;
 mod processes;
+mod memory;
+mod farewell;
 mod execution;
 mod shim;
 

@@ -20,6 +20,8 @@ pub(crate) struct Recorder {
     limit: u64,
     written: watch::Sender<u64>,
     acknowledged: watch::Receiver<u64>,
+    /// How long the log is with what was read and perhaps not written yet.
+    log_bytes: u64,
     stdout: Tally,
     stderr: Tally,
 }
@@ -53,17 +55,26 @@ impl Recorder {
             limit,
             written,
             acknowledged,
+            log_bytes: 0,
             stdout: Tally::new(),
             stderr: Tally::new(),
         }
     }
 
-    /// Reads until both streams are closed by everybody who held them.
-    pub(crate) async fn record(&mut self, mut pipes: Pipes) {
+    /// Reads until both streams are closed by everybody who held them. When `all_are_dead`, what they left
+    /// in the pipes is read whatever the limit: it is little, and nothing more will come.
+    pub(crate) async fn record(
+        &mut self,
+        mut pipes: Pipes,
+        mut all_are_dead: watch::Receiver<bool>,
+    ) {
         let mut buffer = vec![0; MAX_FRAME_PAYLOAD_BYTES];
         let mut preferred = Stream::Stdout;
         loop {
-            self.room().await;
+            tokio::select! {
+                () = self.room() => {}
+                Ok(_) = all_are_dead.wait_for(|dead| *dead) => {}
+            }
             let Some(stream) = pipes.next_readable(preferred).await else {
                 return;
             };
@@ -92,6 +103,7 @@ impl Recorder {
         }
         let mut frame = Vec::with_capacity(payload.len() + 8);
         Frame { stream, payload }.encode(&mut frame);
+        self.log_bytes += frame.len() as u64;
         let mut said = false;
         while let Err(error) = self.writer.append(&frame) {
             if !std::mem::replace(&mut said, true) {
@@ -101,12 +113,13 @@ impl Recorder {
         }
         // After the write: the uploader reads what this says is there.
         self.written.send_replace(self.writer.position());
+        invoke_hooks::point("shim.mid-output");
     }
 
     /// Ends the log.
     pub(crate) fn finish(self) -> Recorded {
         Recorded {
-            log_bytes: self.writer.position(),
+            log_bytes: self.log_bytes,
             stdout: self.stdout.finish(),
             stderr: self.stderr.finish(),
         }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::Config;
 use crate::door::{Answer, Door};
 use crate::execution::{Stops, execute};
+use crate::farewell::Farewell;
 use crate::log;
 use crate::marker::Marker;
 use crate::orders;
@@ -61,7 +62,14 @@ enum Refusal {
     Prepare(#[source] io::Error),
     #[error("nobody wants the result any more")]
     Unwanted,
+    #[error(
+        "nobody has taken the record of the command's end; it stays in the termination message"
+    )]
+    Unreported,
 }
+
+/// The longest termination message that Kubernetes keeps.
+const MAX_LAST_WORDS_BYTES: usize = 4096;
 
 async fn live(config: &Config) -> Result<(), Refusal> {
     // Before anything else: PID 1 has no default actions, so a SIGTERM without a handler is nothing.
@@ -73,9 +81,11 @@ async fn live(config: &Config) -> Result<(), Refusal> {
     let door = Door::new(config).map_err(Refusal::Door)?;
     let (assignment, terminate) = assignment(&door, terminate).await?;
     marker.set().map_err(Refusal::Mark)?;
+    invoke_hooks::point("shim.after-marker");
     let record = run_and_upload(config, &door, &assignment, terminate).await?;
-    leave_last_words(config, &record);
-    report(&door, &record).await
+    invoke_hooks::point("shim.before-exit-report");
+    let reported = tokio::time::timeout(config.farewell_within, report(&door, &record));
+    reported.await.unwrap_or(Err(Refusal::Unreported))
 }
 
 /// Asks until there is an answer: a runner that is away for an hour is no reason to give up, the
@@ -109,13 +119,16 @@ async fn assignment(door: &Door, mut terminate: Signal) -> Result<(Assignment, S
 
 /// A permit is good for a while only: whoever granted it may have given this pod up since.
 fn in_time(assignment: Assignment, asked: Instant) -> Result<Assignment, Refusal> {
-    if asked.elapsed() < Duration::from_secs(assignment.start_within_seconds) {
+    let within = Duration::from_secs(assignment.start_within_seconds);
+    if invoke_hooks::sabotaged("shim.no-start-within") || asked.elapsed() < within {
         Ok(assignment)
     } else {
         Err(Refusal::TooLate)
     }
 }
 
+/// Runs the command while its output is uploaded, and goes on uploading after its end for as long as that
+/// makes sense. From the end on, the record is in the termination message.
 async fn run_and_upload(
     config: &Config,
     door: &Door,
@@ -125,7 +138,15 @@ async fn run_and_upload(
     let (writer, reader) = spool::create(&config.state_dir).map_err(Refusal::Prepare)?;
     let (written_sender, written) = watch::channel(0);
     let (acknowledged, acknowledged_receiver) = watch::channel(0);
+    let (storage_full, storage_full_receiver) = watch::channel(false);
+    let (carried_out, carried_out_receiver) = watch::channel(0);
     let (stop, asked) = mpsc::channel(4);
+    let farewell = Farewell::new(
+        config,
+        written.clone(),
+        acknowledged_receiver.clone(),
+        storage_full_receiver,
+    );
     let recorder = Recorder::new(
         writer,
         config.spool_limit_bytes,
@@ -137,27 +158,61 @@ async fn run_and_upload(
         reader,
         written,
         acknowledged,
+        storage_full,
         stops: stop.clone(),
     };
-    let mut stops = Stops { asked, terminate };
-
+    let stops = Stops {
+        asked,
+        terminate,
+        carried_out,
+    };
     let execution = async {
+        let executed = tokio::select! {
+            executed = execute(config, assignment, recorder, stops) => executed,
+            never = orders::listen(door, stop) => match never {},
+        };
+        if let Ok(Some(record)) = &executed {
+            leave_last_words(config, record);
+        }
+        executed
+    };
+    let upload = async {
         tokio::select! {
-            record = execute(config, assignment, recorder, &mut stops) => record,
-            never = async { orders::listen(door, stop).await; std::future::pending().await } => never,
+            end = uploader.upload() => end,
+            reason = farewell.wait() => UploadEnd::Incomplete(reason),
         }
     };
-    match tokio::join!(execution, uploader.upload()) {
-        (Err(error), _) => Err(Refusal::Prepare(error)),
-        (Ok(None), _) | (_, UploadEnd::Unwanted) => Err(Refusal::Unwanted),
-        (Ok(Some(record)), UploadEnd::Finished) => Ok(record),
+    let confirmation = orders::confirm(door, carried_out_receiver, config.cancelling_within);
+    match tokio::join!(execution, upload, confirmation) {
+        (Err(error), ..) => Err(Refusal::Prepare(error)),
+        (Ok(None), ..) | (_, UploadEnd::Unwanted, ()) => Err(Refusal::Unwanted),
+        (Ok(Some(record)), UploadEnd::Finished, ()) => Ok(record),
+        (Ok(Some(record)), UploadEnd::Incomplete(reason), ()) => {
+            let incomplete = record.incomplete.or(Some(reason));
+            let record = ExitRecord {
+                incomplete,
+                ..record
+            };
+            leave_last_words(config, &record);
+            Ok(record)
+        }
     }
 }
 
-/// A copy of the record for whoever looks at the pod. Nothing depends on it.
+/// A copy of the record in the pod's status, for a runner that this shim never reaches.
 fn leave_last_words(config: &Config, record: &ExitRecord) {
-    if let Ok(text) = serde_json::to_vec(record) {
-        let _ = std::fs::write(&config.termination_log, text);
+    let written = serde_json::to_vec(record)
+        .map_err(io::Error::other)
+        .and_then(|text| match text.len() {
+            // A record that is cut off is none.
+            0..=MAX_LAST_WORDS_BYTES => std::fs::write(&config.termination_log, text),
+            _ => Err(io::ErrorKind::FileTooLarge.into()),
+        });
+    if let Err(error) = written {
+        log::chain(
+            "the record of the end is not in the termination message",
+            &error,
+        );
     }
 }
 

@@ -21,10 +21,12 @@ const BLOCK_BYTES: u64 = 4096;
 /// # Errors
 /// Where the file cannot be made.
 pub(crate) fn create(state_dir: &Path) -> io::Result<(Writer, Reader)> {
+    // Whether there was one before is the marker's to know.
     let file = OpenOptions::new()
         .read(true)
         .write(true)
-        .create_new(true)
+        .create(true)
+        .truncate(true)
         .open(state_dir.join("spool"))?;
     let file = Arc::new(file);
     Ok((

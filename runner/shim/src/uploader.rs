@@ -3,10 +3,11 @@
 use std::io;
 
 use bytes::Bytes;
+use invoke_protocol::output::IncompleteReason;
 use tokio::sync::{mpsc, watch};
 
-use crate::course::StopCause;
-use crate::door::{Answer, Door};
+use crate::course::{Stop, StopCause};
+use crate::door::{self, Answer, Door};
 use crate::log;
 use crate::patience::Patience;
 use crate::spool::Reader;
@@ -14,8 +15,10 @@ use crate::spool::Reader;
 /// Why uploading ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UploadEnd {
-    /// It has nothing left to send. All of it was acknowledged, unless the log said otherwise.
+    /// All of it was acknowledged.
     Finished,
+    /// The rest was given up.
+    Incomplete(IncompleteReason),
     /// Nobody wants it any more.
     Unwanted,
 }
@@ -28,8 +31,19 @@ pub(crate) struct Uploader<'a> {
     pub(crate) written: watch::Receiver<u64>,
     /// How far it is acknowledged.
     pub(crate) acknowledged: watch::Sender<u64>,
+    /// Whether the last attempt was refused for want of room.
+    pub(crate) storage_full: watch::Sender<bool>,
     /// Where to say that the command need not run on.
-    pub(crate) stops: mpsc::Sender<StopCause>,
+    pub(crate) stops: mpsc::Sender<Stop>,
+}
+
+/// Output that was not acknowledged. It may be offered again.
+#[derive(Debug, thiserror::Error)]
+enum NotTaken {
+    #[error("the spool cannot be read")]
+    Spool(#[from] io::Error),
+    #[error(transparent)]
+    Door(#[from] door::Error),
 }
 
 impl Uploader<'_> {
@@ -38,30 +52,35 @@ impl Uploader<'_> {
         let mut patience = Patience::new();
         let mut position = 0;
         while let Some(end) = self.more_than(position).await {
-            match self.offer(position, end).await {
+            let (sent, answer) = self.offer(position, end).await;
+            self.storage_full.send_replace(is_storage_full(&answer));
+            match answer {
+                _ if invoke_hooks::sabotaged("shim.no-resume") => position = sent,
                 Ok(Answer::Is(stored)) if self.can_continue_at(stored, end) => {
+                    let is_progress = stored > position;
                     position = stored;
                     self.acknowledge(position);
-                    patience.reset();
+                    match is_progress {
+                        true => patience.reset(),
+                        false => patience.wait().await,
+                    }
                 }
                 Ok(Answer::Is(stored)) => {
                     log::line(&format!(
                         "the dispatcher has {stored} bytes of output and does not go on from there: the rest is lost"
                     ));
-                    return self.discard().await;
+                    self.discard().await;
+                    return UploadEnd::Incomplete(IncompleteReason::NotUploaded);
                 }
                 Ok(Answer::Gone) => {
                     // The receiver is gone only when everything is over anyway.
-                    let _ = self.stops.send(StopCause::Unwanted).await;
+                    let _ = self.stops.send(Stop::at_once(StopCause::Unwanted)).await;
                     self.discard().await;
                     return UploadEnd::Unwanted;
                 }
                 Err(error) => {
                     if patience.is_fresh() {
-                        log::chain(
-                            "output was not acknowledged and will be sent again",
-                            &*error,
-                        );
+                        log::chain("output was not acknowledged and will be sent again", &error);
                     }
                     patience.wait().await;
                 }
@@ -80,12 +99,19 @@ impl Uploader<'_> {
             .map(|end| *end)
     }
 
-    async fn offer(&self, from: u64, end: u64) -> Result<Answer<u64>, Box<dyn std::error::Error>> {
-        let chunk: Bytes = self.reader.chunk(from, end)?;
-        Ok(match self.door.upload(from, chunk).await? {
-            Answer::Is(ack) => Answer::Is(ack.log_bytes),
-            Answer::Gone => Answer::Gone,
-        })
+    /// Sends what fits into one upload. Up to where, and what was said to it.
+    async fn offer(&self, from: u64, end: u64) -> (u64, Result<Answer<u64>, NotTaken>) {
+        let chunk: Bytes = match self.reader.chunk(from, end) {
+            Ok(chunk) => chunk,
+            Err(error) => return (from, Err(error.into())),
+        };
+        let sent = from + chunk.len() as u64;
+        let answer = match self.door.upload(from, chunk).await {
+            Ok(Answer::Is(ack)) => Ok(Answer::Is(ack.log_bytes)),
+            Ok(Answer::Gone) => Ok(Answer::Gone),
+            Err(error) => Err(error.into()),
+        };
+        (sent, answer)
     }
 
     fn can_continue_at(&self, stored: u64, end: u64) -> bool {
@@ -105,12 +131,15 @@ impl Uploader<'_> {
 
     /// Lets the command print on without keeping what it prints: waiting for room that never comes
     /// would hold it for ever.
-    async fn discard(&mut self) -> UploadEnd {
+    async fn discard(&mut self) {
         let mut position = 0;
         while let Some(end) = self.more_than(position).await {
             position = end;
             self.acknowledge(end);
         }
-        UploadEnd::Finished
     }
+}
+
+fn is_storage_full<T>(answer: &Result<T, NotTaken>) -> bool {
+    matches!(answer, Err(NotTaken::Door(error)) if error.is_storage_full())
 }

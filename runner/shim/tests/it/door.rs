@@ -15,7 +15,9 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use invoke_protocol::output::{ExitRecord, Stream, frames};
 use invoke_protocol::runner::OutputAck;
-use invoke_protocol::shim::{ASSIGNMENT, Assignment, EXIT, ORDERS, OUTPUT, Orders};
+use invoke_protocol::shim::{
+    ASSIGNMENT, Assignment, CANCELLING, EXIT, ORDERS, OUTPUT, Orders, OrdersQuery,
+};
 use invoke_protocol::topology::SHIM_DOOR_NAME;
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
@@ -34,10 +36,18 @@ pub(crate) struct Script {
     /// For how long to hold that answer back.
     pub(crate) assignment_delay: Duration,
     pub(crate) cancel: bool,
+    /// The grace of that cancellation.
+    pub(crate) grace_seconds: Option<u64>,
+    /// Answer 503 to this many words that the command was told to stop.
+    pub(crate) failing_cancellings: u32,
+    /// How often that word came.
+    pub(crate) cancellings: u32,
     /// Answer 503 to this many uploads, each after its bytes have arrived.
     pub(crate) failing_uploads: u32,
     /// Store only about this many bytes of an upload, then answer 503; one upload each, the last first.
     pub(crate) cuts: Vec<usize>,
+    /// Answer uploads with 507.
+    pub(crate) storage_full: bool,
     /// Answer uploads with nothing at all.
     pub(crate) uploads_hang: bool,
     /// Nobody wants output any more.
@@ -154,12 +164,21 @@ fn routes(shared: Shared) -> Router {
         .route(ASSIGNMENT, post(assignment))
         .route(OUTPUT, put(output))
         .route(ORDERS, get(orders))
+        .route(CANCELLING, post(cancelling))
         .route(EXIT, post(exit))
         .layer(axum::extract::DefaultBodyLimit::disable())
         .with_state(shared)
 }
 
 impl Shared {
+    fn orders(&self) -> Orders {
+        let script = self.script.lock().unwrap();
+        Orders {
+            cancel: script.cancel,
+            grace_seconds: script.grace_seconds,
+        }
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
         let changed = change(&mut self.script.lock().unwrap());
         self.changed.notify_waiters();
@@ -206,6 +225,9 @@ async fn output(
         if script.gone {
             return StatusCode::GONE.into_response();
         }
+        if script.storage_full {
+            return StatusCode::INSUFFICIENT_STORAGE.into_response();
+        }
         if script.failing_uploads > 0 {
             script.failing_uploads -= 1;
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
@@ -241,18 +263,32 @@ fn whole_frames(log: &[u8], limit: usize) -> usize {
     end
 }
 
-async fn orders(State(shared): State<Shared>, headers: HeaderMap) -> Json<Orders> {
+async fn orders(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    Query(followed): Query<OrdersQuery>,
+) -> Json<Orders> {
     assert!(authentic(&headers));
     loop {
         let changed = shared.changed.notified();
-        if shared.script.lock().unwrap().cancel {
-            return Json(Orders {
-                cancel: true,
-                grace_seconds: None,
-            });
+        let orders = shared.orders();
+        if (orders.cancel, orders.grace_seconds) != (followed.cancel, followed.grace_seconds) {
+            return Json(orders);
         }
         changed.await;
     }
+}
+
+async fn cancelling(State(shared): State<Shared>, headers: HeaderMap) -> StatusCode {
+    assert!(authentic(&headers));
+    shared.change(|script| {
+        if script.failing_cancellings > 0 {
+            script.failing_cancellings -= 1;
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        script.cancellings += 1;
+        StatusCode::NO_CONTENT
+    })
 }
 
 async fn exit(

@@ -11,3 +11,5 @@ mod ends;
 mod output;
 mod refusals;
 mod stops;
+mod drain;
+mod farewell;

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use invoke_protocol::command::Command;
+use invoke_protocol::output::ExitRecord;
 use invoke_protocol::shim::Assignment;
 use invoke_shim::config::Config;
 use nix::sys::signal::{Signal, kill};
@@ -15,17 +16,20 @@ use tokio::process::{Child, Command as Process};
 use crate::door::{Door, Script, TOKEN};
 
 const FOLDER: &str = "SHIM_TEST_FOLDER";
+const SPOOL_LIMIT: &str = "SHIM_TEST_SPOOL_LIMIT";
+const STORAGE_FULL: &str = "SHIM_TEST_STORAGE_FULL_MILLIS";
+const FAREWELL: &str = "SHIM_TEST_FAREWELL_MILLIS";
 
 /// An assignment as a runner would make it.
 pub(crate) fn assignment(command: Command) -> Assignment {
     Assignment {
-        drain_seconds: 0,
         job: "0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10".parse().unwrap(),
         command,
         environment: vec![("INVOKE_JOB_ID".to_owned(), "the-job".to_owned())],
         start_within_seconds: 60,
         run_timeout_seconds: 60,
         grace_seconds: 10,
+        drain_seconds: 0,
     }
 }
 
@@ -41,6 +45,8 @@ pub(crate) fn shell(line: &str) -> Script {
 pub(crate) struct Pod {
     folder: TempDir,
     spool_limit: u64,
+    storage_full: Duration,
+    farewell: Duration,
     own_process_namespace: bool,
 }
 
@@ -49,10 +55,13 @@ impl Pod {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("state")).unwrap();
         std::fs::create_dir(folder.path().join("work")).unwrap();
+        std::fs::create_dir(folder.path().join("cgroup")).unwrap();
         std::fs::write(folder.path().join("token"), format!("{TOKEN}\n")).unwrap();
         Self {
             folder,
             spool_limit: 256 << 20,
+            storage_full: Duration::from_secs(60),
+            farewell: Duration::from_secs(3600),
             own_process_namespace: false,
         }
     }
@@ -60,6 +69,20 @@ impl Pod {
     pub(crate) fn spool_limit(mut self, bytes: u64) -> Self {
         self.spool_limit = bytes;
         self
+    }
+
+    /// How long there may be no room for output, and no progress at all, after the end.
+    pub(crate) fn impatient(mut self, storage_full: Duration, farewell: Duration) -> Self {
+        self.storage_full = storage_full;
+        self.farewell = farewell;
+        self
+    }
+
+    /// The record in the termination message; `None` while there is none.
+    pub(crate) fn last_words(&self) -> Option<ExitRecord> {
+        let text = std::fs::read(self.path("termination-log")).ok()?;
+        assert!(text.len() <= 4096, "Kubernetes would cut it off");
+        serde_json::from_slice(&text).ok()
     }
 
     /// The shim as PID 1, as in a real pod.
@@ -91,7 +114,9 @@ impl Pod {
                 "--test-threads=1",
             ])
             .env(FOLDER, self.folder.path())
-            .env("SHIM_TEST_SPOOL_LIMIT", self.spool_limit.to_string())
+            .env(SPOOL_LIMIT, self.spool_limit.to_string())
+            .env(STORAGE_FULL, self.storage_full.as_millis().to_string())
+            .env(FAREWELL, self.farewell.as_millis().to_string())
             .env("INVOKE_RUNNER_ADDRESS", door.address.to_string())
             .env("INVOKE_RUNNER_CA", &door.ca_pem)
             .stdin(Stdio::null())
@@ -134,6 +159,8 @@ fn shim_process() {
     let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else {
         return;
     };
+    invoke_hooks::start();
+    let number = |name| -> u64 { std::env::var(name).unwrap().parse().unwrap() };
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // As PID 1 is: the parent of all orphans.
     nix::sys::prctl::set_child_subreaper(true).unwrap();
@@ -147,10 +174,11 @@ fn shim_process() {
         state_dir: folder.join("state"),
         work_dir: folder.join("work"),
         termination_log: folder.join("termination-log"),
-        spool_limit_bytes: std::env::var("SHIM_TEST_SPOOL_LIMIT")
-            .unwrap()
-            .parse()
-            .unwrap(),
+        cgroup_dir: folder.join("cgroup"),
+        spool_limit_bytes: number(SPOOL_LIMIT),
+        storage_full_within: Duration::from_millis(number(STORAGE_FULL)),
+        farewell_within: Duration::from_millis(number(FAREWELL)),
+        cancelling_within: Duration::from_secs(5),
     };
     let code = invoke_shim::run(&config);
     std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS) * 125);

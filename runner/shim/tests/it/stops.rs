@@ -83,6 +83,53 @@ async fn who_ignores_the_request_is_killed_after_the_grace() {
     );
 }
 
+/// A person sees when the pod has the order, and may lose patience: what is left of the grace shrinks.
+#[tokio::test]
+async fn a_cancellation_is_confirmed_and_can_be_hurried() {
+    let line = "trap 'echo asked' TERM; echo up; while :; do sleep 0.1; done";
+    let door = Door::open(Script {
+        grace_seconds: Some(600),
+        failing_cancellings: 2,
+        ..shell(line)
+    })
+    .await;
+    let pod = Pod::new();
+    let shim = pod.start(&door);
+    door.until("the first line", |script| !script.log.is_empty())
+        .await;
+    assert_eq!(door.script().cancellings, 0);
+    door.change(|script| script.cancel = true);
+    door.until("that it was told", |script| script.cancellings == 1)
+        .await;
+    assert!(door.script().exits.is_empty(), "its grace is ten minutes");
+    door.change(|script| script.grace_seconds = Some(0));
+    assert_eq!(shim.exit_code().await, 0);
+    let exit = door.exit();
+    assert_eq!(
+        (exit.cause, exit.status),
+        (EndCause::Cancelled, ExitStatus::Signalled(9))
+    );
+    assert_eq!(door.script().cancellings, 2);
+}
+
+/// The dead need no time to hear of it: the word is sent even if SIGTERM ended the command at once.
+#[tokio::test]
+async fn a_quick_death_is_confirmed_too() {
+    let door = Door::open(Script {
+        failing_cancellings: 1,
+        ..shell("echo up; exec sleep 99")
+    })
+    .await;
+    let pod = Pod::new();
+    let shim = pod.start(&door);
+    door.until("the first line", |script| !script.log.is_empty())
+        .await;
+    door.change(|script| script.cancel = true);
+    assert_eq!(shim.exit_code().await, 0);
+    assert_eq!(door.script().cancellings, 1);
+    assert_eq!(door.exit().cause, EndCause::Cancelled);
+}
+
 /// A command may clean up, and its last words and its code are kept; its success is not believed.
 #[tokio::test]
 async fn the_run_deadline_stops_a_command_in_order() {
