@@ -5,6 +5,8 @@ pub mod public;
 pub(crate) mod path;
 mod cluster_choice;
 mod view;
+pub mod turns;
+mod limits;
 mod submit;
 mod list;
 mod show;

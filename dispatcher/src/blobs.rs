@@ -2,10 +2,17 @@
 //!
 //! A blob is durable when [`Blobs::put_output`] returns: object stores promise it, and the local folder
 //! is told to sync file and folder.
+//!
+//! **A full disk passes, a broken one does not.** What finds no room may be sent again when there is. But
+//! after a disk has once failed to write or sync, nobody knows what it has of what it was given before: the
+//! kernel may drop the pages and call the next sync a success. So nothing is written after that until a
+//! person has looked at the disk and started the program again.
 
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use invoke_protocol::id::JobId;
@@ -15,10 +22,22 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
 use url::Url;
 
+use crate::problem::chain;
+
 /// Where blobs are. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
+    condition: Arc<Condition>,
+}
+
+/// How the last writes went.
+#[derive(Debug, Default)]
+struct Condition {
+    /// The last one found no room.
+    full: AtomicBool,
+    /// One failed as none may. It stays so until the program ends.
+    broken: AtomicBool,
 }
 
 /// Why a blob was not stored or read.
@@ -36,6 +55,12 @@ pub enum Error {
     /// The store did not take it.
     #[error("cannot store blob {0}")]
     Put(String, #[source] object_store::Error),
+    /// There was no room for it.
+    #[error("there is no room for blob {0}")]
+    Full(String, #[source] object_store::Error),
+    /// An earlier write failed in a way that puts every later one in doubt.
+    #[error("the disk of the blob store failed earlier, so nothing is written to it any more")]
+    Broken,
     /// The store did not give it.
     #[error("cannot read blob {0}")]
     Get(String, #[source] object_store::Error),
@@ -57,9 +82,7 @@ impl Blobs {
         let store = LocalFileSystem::new_with_prefix(folder)
             .map_err(|error| Error::Open(name, error))?
             .with_fsync(true);
-        Ok(Self {
-            store: Arc::new(store),
-        })
+        Ok(Self::over(Arc::new(store)))
     }
 
     /// A bucket: `s3://bucket/prefix`, `gs://…`, `az://…`; or a folder that several dispatchers share:
@@ -81,9 +104,20 @@ impl Blobs {
         let environment = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
         let (store, prefix) = object_store::parse_url_opts(url, environment)
             .map_err(|error| Error::Open(url.to_string(), error))?;
-        Ok(Self {
-            store: Arc::new(PrefixStore::new(store, prefix)),
-        })
+        Ok(Self::over(Arc::new(PrefixStore::new(store, prefix))))
+    }
+
+    fn over(store: Arc<dyn ObjectStore>) -> Self {
+        Self {
+            store,
+            condition: Arc::default(),
+        }
+    }
+
+    /// Whether blobs are written: not any more once the disk has failed.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        !self.condition.broken.load(Ordering::SeqCst)
     }
 
     /// Stores a part of a job's output log that begins at `from`, and answers how long the blob is.
@@ -93,41 +127,56 @@ impl Blobs {
     /// one pod that holds the permit, and only its length may differ from ours, because a resumed
     /// upload cuts the log elsewhere. So what the caller must record is *its* length, not ours.
     ///
-    /// That writer may have died between making the file visible and syncing it. Hence the same bytes
-    /// are written over themselves: the second writer's sync is the one that counts, and a reader
-    /// between the two sees no difference.
+    /// That writer may have died, or failed, between making the file visible and syncing it. Hence the same
+    /// bytes are written again, to a new file that takes the place of the first: the second writer's sync is
+    /// the one that counts, and a reader between the two sees no difference.
     ///
     /// # Errors
-    /// [`Error::Put`], [`Error::Get`]; the caller may try again.
+    /// [`Error::Full`], [`Error::Put`]: the caller may try again. [`Error::Broken`]: not before a restart.
     pub async fn put_output(
         &self,
         job: JobId,
         from: u64,
         log: Bytes,
     ) -> Result<(String, u64), Error> {
-        let key = output_key(job, from);
+        if !self.is_sound() {
+            return Err(Error::Broken);
+        }
+        let (key, length) = (output_key(job, from), log.len() as u64);
+        match self.create_or_rewrite(&Path::from(key.as_str()), log).await {
+            Ok(length) => {
+                self.condition.has_room();
+                Ok((key, length))
+            }
+            Err(error) => match Trouble::of(&error) {
+                Trouble::Full if invoke_hooks::sabotaged("no-storage-full") => Ok((key, length)),
+                Trouble::Broken if invoke_hooks::sabotaged("no-blob-fsync-check") => {
+                    Ok((key, length))
+                }
+                trouble => {
+                    self.condition.take_down(trouble, &error);
+                    Err(trouble.of_blob(key, error))
+                }
+            },
+        }
+    }
+
+    /// How long the blob is that is durable under this key now.
+    async fn create_or_rewrite(&self, key: &Path, log: Bytes) -> object_store::Result<u64> {
         let length = log.len() as u64;
         let created = self
             .store
-            .put_opts(
-                &Path::from(key.as_str()),
-                log.into(),
-                PutMode::Create.into(),
-            )
+            .put_opts(key, log.into(), PutMode::Create.into())
             .await;
         match created {
-            Ok(_) => Ok((key, length)),
+            Ok(_) => Ok(length),
             Err(object_store::Error::AlreadyExists { .. }) => {
-                let existing = self.get(&key).await?;
+                let existing = self.store.get(key).await?.bytes().await?;
                 let length = existing.len() as u64;
-                let again = self
-                    .store
-                    .put(&Path::from(key.as_str()), existing.into())
-                    .await;
-                again.map_err(|error| Error::Put(key.clone(), error))?;
-                Ok((key, length))
+                self.store.put(key, existing.into()).await?;
+                Ok(length)
             }
-            Err(error) => Err(Error::Put(key, error)),
+            Err(error) => Err(error),
         }
     }
 
@@ -145,6 +194,81 @@ impl Blobs {
 /// Twenty digits hold any u64, so keys sort as positions do.
 fn output_key(job: JobId, from: u64) -> String {
     format!("jobs/{job}/output/{from:020}")
+}
+
+/// What a write that failed says of the writes after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// Nothing.
+    Passing,
+    /// They will fail too, until somebody makes room.
+    Full,
+    /// They cannot be trusted.
+    Broken,
+}
+
+/// `EIO` (errno.h): the disk failed. The standard library has no name for it.
+const EIO: i32 = 5;
+
+impl Trouble {
+    fn of(error: &object_store::Error) -> Self {
+        let first: &(dyn std::error::Error + 'static) = error;
+        let mut causes = std::iter::successors(Some(first), |error| error.source());
+        let Some(cause) = causes.find_map(|cause| cause.downcast_ref::<io::Error>()) else {
+            return Self::Passing;
+        };
+        match cause.kind() {
+            // Also when the sync found out: what was written is thrown away with its file, and the next
+            // attempt is a new file, so no page that was dropped is ever taken for written.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            // What the kernel makes of a file system in which it found damage.
+            io::ErrorKind::ReadOnlyFilesystem => Self::Broken,
+            _ if cause.raw_os_error() == Some(EIO) => Self::Broken,
+            _ => Self::Passing,
+        }
+    }
+
+    fn of_blob(self, key: String, error: object_store::Error) -> Error {
+        match self {
+            Self::Full => Error::Full(key, error),
+            Self::Passing | Self::Broken => Error::Put(key, error),
+        }
+    }
+}
+
+impl Condition {
+    /// Takes down a failure, and raises the alarm the first time.
+    fn take_down(&self, trouble: Trouble, error: &object_store::Error) {
+        match trouble {
+            Trouble::Passing => {}
+            Trouble::Full => {
+                if !self.full.swap(true, Ordering::SeqCst) {
+                    tracing::error!(
+                        alarm = true,
+                        "there is no room for output: {}; make room; until then the runners keep it",
+                        chain(error)
+                    );
+                }
+            }
+            Trouble::Broken => {
+                if !self.broken.swap(true, Ordering::SeqCst) {
+                    tracing::error!(
+                        alarm = true,
+                        "the disk that output is kept on has failed: {}; no output is taken any more: check the disk, \
+                         then restart the dispatcher; until then the runners keep it",
+                        chain(error)
+                    );
+                }
+            }
+        }
+    }
+
+    fn has_room(&self) {
+        // Read first: the usual case changes nothing that other processors hold.
+        if self.full.load(Ordering::SeqCst) && self.full.swap(false, Ordering::SeqCst) {
+            tracing::info!("there is room for output again");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -178,4 +302,27 @@ mod tests {
         assert_eq!(length, 5);
         assert_eq!(blobs.get(&key).await.unwrap(), "first");
     }
+    /// What the library wraps around the kernel's word does not hide it.
+    #[test]
+    fn a_full_disk_is_told_from_a_broken_one() {
+        let cases = [
+            (28, Trouble::Full),
+            (122, Trouble::Full),
+            (EIO, Trouble::Broken),
+            (30, Trouble::Broken),
+            (13, Trouble::Passing),
+            (110, Trouble::Passing),
+        ];
+        for (errno, trouble) in cases {
+            let error = object_store::Error::Generic {
+                store: "test",
+                source: Box::new(Wrapped(io::Error::from_raw_os_error(errno))),
+            };
+            assert_eq!(Trouble::of(&error), trouble, "{error}");
+        }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("unable to sync the file")]
+    struct Wrapped(#[source] io::Error);
 }

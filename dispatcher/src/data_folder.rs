@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy as _;
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::signing::{self, random_token, sha256};
 use crate::store::{self, Store, api_tokens};
@@ -94,7 +95,8 @@ impl DataFolder {
 
     /// Makes sure that the file `local-token` holds a token that is good: whoever can read the file may
     /// do everything. A file that is missing, or whose token is unknown or revoked, is made anew, which
-    /// revokes the one before; so with several dispatchers on one database the last one's is good.
+    /// revokes the one before: the one of this folder, since dispatchers that share a database have a
+    /// folder each, and a start must not lock out who uses another's.
     ///
     /// # Errors
     /// [`Error`].
@@ -112,13 +114,31 @@ impl DataFolder {
             }
         }
         let token = random_token("invoke_")?;
-        api_tokens::replace(&mut session, LOCAL, &sha256(token.as_bytes()), now).await?;
+        let hash = sha256(token.as_bytes());
+        api_tokens::replace(&mut session, self.id()?, LOCAL, &hash, now).await?;
         // File first: a token without its hash is made anew at the next start; a hash without its file
         // would be a credential that nobody has, and nobody revokes.
         self.write(name, &format!("{token}\n"), 0o600)?;
         session.commit().await?;
         tracing::info!("the local API token is in {}", self.path(name).display());
         Ok(())
+    }
+
+    /// Which folder this is, wherever it is moved to: made once, and no secret.
+    fn id(&self) -> Result<Uuid, Error> {
+        let name = "folder-id";
+        if let Some(text) = self.read(name)? {
+            let id = text.trim().parse();
+            return id.map_err(|error| {
+                Error::Read(
+                    self.path(name),
+                    io::Error::new(io::ErrorKind::InvalidData, error),
+                )
+            });
+        }
+        let id = Uuid::new_v4();
+        self.write(name, &format!("{id}\n"), 0o600)?;
+        Ok(id)
     }
 }
 

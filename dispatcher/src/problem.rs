@@ -9,24 +9,26 @@ use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Request};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use invoke_protocol::api::SERVER_VERSION;
 use invoke_protocol::id::{JobId, ParseError};
 use invoke_protocol::problem::{MEDIA_TYPE, Problem, ProblemCode};
+use jiff::Timestamp;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::store::jobs::StoredJob;
-use crate::{blobs, output, signing, store};
+use crate::{blobs, clock, output, signing, store};
 
 /// A request that is refused: what the caller is told, and for the log what lies behind it.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     code: ProblemCode,
     detail: String,
+    retry_after: Option<u64>,
     cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -37,8 +39,24 @@ impl Refusal {
         Self {
             code,
             detail: detail.into(),
+            retry_after: retry_after(code),
             cause: None,
         }
+    }
+
+    /// The same, for a caller that may try again after these seconds.
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
+        }
+    }
+
+    /// The words for the caller.
+    #[cfg(test)]
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// The same, with what lies behind it. The cause goes to the log and never to the caller.
@@ -107,9 +125,23 @@ impl From<store::Error> for Refusal {
 }
 
 impl From<blobs::Error> for Refusal {
-    /// A disk that is full or a bucket that does not answer: the runner spools and sends again.
+    /// A disk that is full or broken, or a bucket that does not answer: the runner spools and sends again.
     fn from(error: blobs::Error) -> Self {
-        Self::unavailable(error)
+        match error {
+            blobs::Error::Full(..) => Self::new(
+                ProblemCode::StorageFull,
+                "the dispatcher has no room for more output; what it has stored stays, and the same output may be \
+                 sent again when there is room",
+            )
+            .because(error),
+            blobs::Error::Broken => Self::new(
+                ProblemCode::Unavailable,
+                "the dispatcher's disk has failed, and it takes no more output until it is restarted; the same output \
+                 may be sent again then",
+            )
+            .because(error),
+            _ => Self::unavailable(error),
+        }
     }
 }
 
@@ -168,7 +200,15 @@ pub async fn frame(request: Request, next: Next) -> Response {
         SERVER_VERSION,
         HeaderValue::from_static(env!("CARGO_PKG_VERSION")),
     );
+    response.headers_mut().extend(date(clock::now()));
     response
+}
+
+/// `Date`, by the clock that decides everything here: a runner whose own is wrong sets its tokens by it.
+/// The HTTP library would fill in this machine's clock.
+fn date(now: Timestamp) -> Option<(HeaderName, HeaderValue)> {
+    let text = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    Some((DATE, text.parse().ok()?))
 }
 
 /// Turns a handler's panic into a refusal; the panic hook has logged where it was.
@@ -220,15 +260,28 @@ async fn refusal_of(mut response: Response) -> Result<Response, (HeaderMap, Refu
 fn document(mut headers: HeaderMap, refusal: &Refusal, request_id: &str) -> Response {
     let problem = Problem::new(refusal.code, refusal.detail.as_str(), request_id);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-    let hint = match refusal.code {
-        ProblemCode::Unavailable => Some((RETRY_AFTER, "2")),
-        ProblemCode::Unauthenticated => Some((WWW_AUTHENTICATE, "Bearer")),
-        _ => None,
-    };
-    headers.extend(hint.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    headers.extend(
+        refusal
+            .retry_after
+            .map(|seconds| (RETRY_AFTER, seconds.into())),
+    );
+    if refusal.code == ProblemCode::Unauthenticated {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     // A problem is strings and a number: it has a JSON form.
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     (status(refusal.code), headers, Body::from(body)).into_response()
+}
+
+/// In how many seconds the same request may succeed, if it may at all.
+const fn retry_after(code: ProblemCode) -> Option<u64> {
+    match code {
+        ProblemCode::TooManyRequests => Some(1),
+        ProblemCode::Unavailable => Some(2),
+        // Somebody has to make room.
+        ProblemCode::StorageFull => Some(10),
+        _ => None,
+    }
 }
 
 fn log(refusal: &Refusal) {
@@ -272,4 +325,16 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn status(code: ProblemCode) -> StatusCode {
     StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_as_http_writes_it() {
+        let now = "2026-11-01T08:49:37.9Z".parse().unwrap();
+        let (_, date) = date(now).unwrap();
+        assert_eq!(date, "Sun, 01 Nov 2026 08:49:37 GMT");
+    }
 }

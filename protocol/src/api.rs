@@ -226,4 +226,6 @@ pub struct Readiness {
     pub store: bool,
     /// Whether it is connected to its broker. Jobs are accepted without: they wait in the store.
     pub broker: bool,
+    /// Whether it takes output: not after its disk has failed, until it is restarted.
+    pub blobs: bool,
 }

@@ -82,7 +82,7 @@ fn shown(cluster: StoredCluster, now: Timestamp) -> Cluster {
         name: cluster.name,
         runner_version: cluster.runner_version,
         last_contact: cluster.last_contact,
-        clock_skew_seconds: None,
+        clock_skew_seconds: cluster.clock_skew_seconds,
         profiles: cluster.profiles,
         open_jobs: cluster.open_jobs,
     }

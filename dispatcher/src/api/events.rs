@@ -20,7 +20,7 @@ use invoke_protocol::problem::Problem;
 use invoke_protocol::state::ReasonCode;
 
 use super::path::JobPath;
-use super::view::view;
+use super::view::{view, view_with_place};
 use crate::access::Person;
 use crate::app::App;
 use crate::events::Subscription;
@@ -148,7 +148,9 @@ impl Follower {
         // The last change is shown by the end itself; and to who comes late, by the first event too.
         if self.shown.is_none() || (self.shown != shown && !job.state.is_terminal()) {
             self.shown = shown;
-            let job = Box::new(view(&self.app, &job, now));
+            let mut session = self.app.store.read().await?;
+            let job = Box::new(view_with_place(&self.app, &mut session, &job, now).await?);
+            drop(session);
             self.ready
                 .push_back(event(&JobEvent::Job { job }, self.position)?);
         }

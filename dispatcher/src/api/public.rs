@@ -23,16 +23,17 @@ pub fn routes(app: &Arc<App>, document: &OpenApi) -> Router {
         .route(OPENAPI, get(async move || document))
 }
 
-/// Ready while jobs can be taken: without a broker they wait in the store, without a store they cannot
-/// be taken.
+/// Ready while jobs can be taken and their output kept: without a broker they wait in the store, without
+/// a store they cannot be taken, and on a disk that has failed nothing is kept.
 async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
     let store = app.store.check().await.is_ok() && !app.stopping.is_cancelled();
     let readiness = Readiness {
         store,
         broker: app.broker.health() == Health::Connected,
+        blobs: app.blobs.is_sound(),
     };
     (
-        if store {
+        if readiness.store && readiness.blobs {
             StatusCode::OK
         } else {
             StatusCode::SERVICE_UNAVAILABLE

@@ -1,7 +1,5 @@
 //! `POST /v1/jobs`: a job is accepted, or refused with a sentence. After 202 it is durable.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::body::Bytes;
 use axum::http::header::LOCATION;
@@ -10,22 +8,31 @@ use axum::response::{IntoResponse as _, Response};
 use invoke_protocol::api::{IDEMPOTENCY_KEY, JOB, JOBS};
 use invoke_protocol::command::{Command, Unchecked};
 use invoke_protocol::id::JobId;
-use invoke_protocol::job::{DEFAULT_START_WITHIN_SECONDS, Job, JobSpec, MAX_START_WITHIN_SECONDS};
+use invoke_protocol::job::{IfOffline, Job, JobSpec};
 use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::path;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::cluster_choice;
 use super::path::json;
-use super::view::view;
+use super::view::view_with_place;
+use super::{cluster_choice, limits};
 use crate::access::Person;
-use crate::clock;
+use crate::app::App;
+use crate::broker::Health;
 use crate::problem::Refusal;
 use crate::signing::sha256;
 use crate::store::clusters::StoredCluster;
 use crate::store::jobs::{self, NewJob, StoredJob};
+use crate::store::{Session, backlog};
+use crate::{clock, waiting};
+
+/// For how long the oldest job of a cluster may wait in the outbox before no more are taken.
+const MAX_UNSENT_AGE: SignedDuration = SignedDuration::from_mins(10);
+
+/// When it is worth trying again then, in seconds: RabbitMQ has been away for longer than a restart takes.
+const UNSENT_RETRY_SECONDS: u64 = 30;
 
 /// Submits a job.
 ///
@@ -38,6 +45,7 @@ use crate::store::jobs::{self, NewJob, StoredJob};
         (status = 202, description = "Accepted, durably", body = Job, headers(("location" = String, description = "The job"))),
         (status = 200, description = "This key made this job before", body = Job),
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Not now: the same request with the same key may be sent again", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn submit(
@@ -47,11 +55,12 @@ pub(super) async fn submit(
 ) -> Result<Response, Refusal> {
     let key = idempotency_key(&headers)?;
     let spec = read(&body)?;
+    let _turn = person.app.turns.take().await?;
     let request_sha256 = sha256(&serde_json::to_vec(&spec).map_err(crate::store::Error::Encode)?);
     let now = clock::now();
     // Before anything of the cluster is looked at: a repeated submission is answered as the first was.
     if let Some(job) = made_before(&person, key, &request_sha256).await? {
-        return Ok(Json(view(&person.app, &job, now)).into_response());
+        return Ok(Json(shown(&person, &job, now).await?).into_response());
     }
     let job = plan(&person, spec, key, request_sha256, now).await?;
     if !person.app.store.accept(&job, now).await? {
@@ -59,7 +68,7 @@ pub(super) async fn submit(
         let job = made_before(&person, key, &job.request_sha256)
             .await?
             .ok_or_else(|| Refusal::no_job(job.id))?;
-        return Ok(Json(view(&person.app, &job, now)).into_response());
+        return Ok(Json(shown(&person, &job, now).await?).into_response());
     }
     // Stored, then told: a relay that is woken before the commit finds nothing and sleeps again.
     person.app.broker.wake();
@@ -69,12 +78,14 @@ pub(super) async fn submit(
     let job = jobs::find(&mut session, id)
         .await?
         .ok_or_else(|| Refusal::no_job(id))?;
-    Ok((
-        StatusCode::ACCEPTED,
-        [(LOCATION, path(JOB, id))],
-        Json(view(&person.app, &job, now)),
-    )
-        .into_response())
+    let shown = view_with_place(&person.app, &mut session, &job, now).await?;
+    let location = [(LOCATION, path(JOB, id))];
+    Ok((StatusCode::ACCEPTED, location, Json(shown)).into_response())
+}
+
+async fn shown(person: &Person, job: &StoredJob, now: Timestamp) -> Result<Job, Refusal> {
+    let mut session = person.app.store.read().await?;
+    Ok(view_with_place(&person.app, &mut session, job, now).await?)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Uuid, Refusal> {
@@ -133,11 +144,13 @@ async fn plan(
 ) -> Result<NewJob, Refusal> {
     let mut session = person.app.store.read().await?;
     let cluster = cluster_choice::choose(&mut session, spec.cluster.as_ref()).await?;
-    check_profile(&spec, &cluster)?;
+    let start_deadline = limits::check(&spec, &cluster, now)?;
+    check_contact(&spec, &cluster, now)?;
+    check_outbox(&person.app, &mut session, &cluster, now).await?;
     Ok(NewJob {
         id: new_id(now),
         cluster: cluster.id,
-        start_deadline: start_deadline(&spec, now)?,
+        start_deadline,
         profile: spec.profile,
         command: spec.command,
         submitted_by: person.name.clone(),
@@ -158,57 +171,49 @@ fn new_id(now: Timestamp) -> JobId {
     )))
 }
 
-fn start_deadline(spec: &JobSpec, now: Timestamp) -> Result<Timestamp, Refusal> {
-    let seconds = spec
-        .start_within_seconds
-        .unwrap_or(DEFAULT_START_WITHIN_SECONDS);
-    let out_of_range = || {
-        let detail = format!(
-            "a job may wait for its start for 1 to {MAX_START_WITHIN_SECONDS} seconds (7 days), not {seconds}"
-        );
-        Refusal::new(ProblemCode::InvalidDeadline, detail)
-    };
-    if !(1..=MAX_START_WITHIN_SECONDS).contains(&seconds) {
-        return Err(out_of_range());
-    }
-    now.checked_add(Duration::from_secs(seconds))
-        .map_err(|_| out_of_range())
-}
-
-/// Against what the cluster's runner said that it offers; nothing is refused that is not known.
-fn check_profile(spec: &JobSpec, cluster: &StoredCluster) -> Result<(), Refusal> {
-    let deadline = |detail| Err(Refusal::new(ProblemCode::InvalidDeadline, detail));
-    if spec.run_timeout_seconds == Some(0) {
-        return deadline("a command must be allowed to run for at least 1 second".to_owned());
-    }
-    if cluster.last_contact.is_none() {
+/// A job that shall not wait for a cluster that is away is refused before there is one.
+fn check_contact(spec: &JobSpec, cluster: &StoredCluster, now: Timestamp) -> Result<(), Refusal> {
+    if spec.if_offline == IfOffline::Wait || invoke_hooks::sabotaged("no-if-offline") {
         return Ok(());
     }
-    let name = &spec.profile;
-    let Some(profile) = cluster
-        .profiles
-        .iter()
-        .find(|offered| offered.name == *name)
-    else {
-        let offered: Vec<_> = cluster
-            .profiles
-            .iter()
-            .map(|offered| offered.name.as_str())
-            .collect();
-        let detail = format!(
-            "cluster {} has no profile {name}; it offers: {}",
-            cluster.name,
-            offered.join(", ")
-        );
-        return Err(Refusal::new(ProblemCode::UnknownProfile, detail));
-    };
-    let (maximum, cluster) = (profile.max_run_seconds, &cluster.name);
-    match spec.run_timeout_seconds {
-        Some(asked) if asked > maximum => deadline(format!(
-            "profile {name} of cluster {cluster} lets a command run for at most {maximum} seconds, not {asked}"
+    match waiting::absence(&cluster.name, cluster.last_contact, now) {
+        None => Ok(()),
+        Some(absence) => Err(Refusal::new(
+            ProblemCode::ClusterOffline,
+            format!(
+                "{}, and the job was not to wait for it: see to its runner, or submit the job with if_offline \"wait\"",
+                absence.message
+            ),
         )),
-        _ => Ok(()),
     }
+}
+
+/// Jobs wait in the store while RabbitMQ is away or full, but not without end: what is not sent for so
+/// long, nobody sees to, and whoever submits more should know.
+async fn check_outbox(
+    app: &App,
+    session: &mut Session,
+    cluster: &StoredCluster,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let problem = match app.broker.health() {
+        Health::Connected => return Ok(()),
+        Health::Blocked { why } => format!("RabbitMQ takes no messages ({why})"),
+        Health::Disconnected { why } => {
+            format!("the dispatcher has no connection to RabbitMQ ({why})")
+        }
+    };
+    let limit = now.saturating_sub(MAX_UNSENT_AGE).unwrap_or(Timestamp::MIN);
+    if !backlog::unsent_since(session, cluster.id, limit).await? {
+        return Ok(());
+    }
+    let detail = format!(
+        "{problem}, and jobs for cluster {} have waited to be sent for more than {} minutes: these stay, and no more \
+         are taken until RabbitMQ is back",
+        cluster.name,
+        MAX_UNSENT_AGE.as_mins()
+    );
+    Err(Refusal::new(ProblemCode::Unavailable, detail).retry_after(UNSENT_RETRY_SECONDS))
 }
 
 #[cfg(test)]
@@ -217,35 +222,6 @@ mod tests {
 
     fn now() -> Timestamp {
         "2026-11-22T10:00:00Z".parse().unwrap()
-    }
-
-    fn spec(json: &str) -> JobSpec {
-        serde_json::from_str(json).unwrap()
-    }
-
-    #[test]
-    fn a_job_waits_a_second_to_a_week() {
-        let after = |seconds: u64| {
-            let spec = spec(&format!(
-                r#"{{"command":{{"shell":"date"}},"start_within_seconds":{seconds}}}"#
-            ));
-            start_deadline(&spec, now())
-                .ok()
-                .map(|deadline| deadline.duration_since(now()).as_secs())
-        };
-        assert_eq!(after(0), None);
-        assert_eq!(after(1), Some(1));
-        assert_eq!(after(604_800), Some(604_800));
-        assert_eq!(after(604_801), None);
-        assert_eq!(after(u64::MAX), None);
-        let silent = spec(r#"{"command":{"shell":"date"}}"#);
-        assert_eq!(
-            start_deadline(&silent, now())
-                .unwrap()
-                .duration_since(now())
-                .as_mins(),
-            15
-        );
     }
 
     #[test]

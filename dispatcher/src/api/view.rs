@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use crate::app::App;
 use crate::store::jobs::StoredJob;
+use crate::store::{self, Session, backlog};
 use crate::waiting;
 
 /// The view of a job at this moment.
@@ -21,13 +22,39 @@ pub(super) fn view(app: &App, job: &StoredJob, now: Timestamp) -> Job {
         permitted: job.permitted_at,
         runner: job.runner.clone(),
         pod: job.pod,
-        retries: 0,
+        retries: job.retries.count,
         log_bytes: job.log_bytes,
         version: job.version,
     };
-    Job::new(
+    let shown = Job::new(
         facts,
         &job.state,
         waiting::reason(job, &app.broker.health(), now),
-    )
+    );
+    Job {
+        run_timeout_seconds: job.run_limit_seconds(),
+        ..shown
+    }
+}
+
+/// The view of one job that somebody asks for: if it waits for its turn, its place in the queue is counted,
+/// which a list does without.
+///
+/// # Errors
+/// If the store has no answer.
+pub(super) async fn view_with_place(
+    app: &App,
+    session: &mut Session,
+    job: &StoredJob,
+    now: Timestamp,
+) -> Result<Job, store::Error> {
+    let mut shown = view(app, job, now);
+    if let Some(reason) = shown
+        .waiting
+        .take_if(|reason| waiting::is_for_its_turn(job, reason))
+    {
+        let earlier = backlog::earlier(session, job).await?;
+        shown.waiting = Some(waiting::with_place(reason, &job.cluster_name, earlier));
+    }
+    Ok(shown)
 }

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
+use invoke_protocol::api::CLOCK_SKEW_SECONDS;
 use invoke_protocol::problem::Problem;
 use invoke_protocol::runner::{
     CONTACT, Cancellation, ContactRequest, ContactResponse, ProfileSummary,
 };
 use invoke_protocol::state::{Event, ReasonCode};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::access::runner::Runner;
@@ -79,16 +81,22 @@ async fn record(runner: &Runner, request: &ContactRequest) -> Result<(), Refusal
         .filter(|c| !c.is_control())
         .take(MAX_VERSION_CHARS)
         .collect();
+    let now = clock::now();
+    let contact = clusters::Contact {
+        runner_version: &version,
+        profiles: &profiles,
+        clock_skew_seconds: clock_skew(request.clock, now),
+    };
     let mut session = runner.app.store.write().await?;
-    clusters::record_contact(
-        &mut session,
-        runner.cluster.id,
-        &version,
-        &profiles,
-        clock::now(),
-    )
-    .await?;
+    clusters::record_contact(&mut session, runner.cluster.id, contact, now).await?;
     Ok(session.commit().await?)
+}
+
+/// By how many seconds a runner's clock is ahead of ours; `None` while that is no more than what a slow
+/// network can make of it.
+fn clock_skew(theirs: Timestamp, ours: Timestamp) -> Option<i64> {
+    let ahead = theirs.duration_since(ours).as_secs();
+    Some(ahead).filter(|ahead| ahead.unsigned_abs() > CLOCK_SKEW_SECONDS.unsigned_abs())
 }
 
 /// Jobs that were marked silent are running again, as far as anyone knows.
@@ -108,4 +116,29 @@ async fn end_silence(runner: &Runner) -> Result<(), Refusal> {
             .await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_is_wrong_by_more_than_half_a_minute() {
+        let ours: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
+        for (ahead, told) in [
+            (0, None),
+            (30, None),
+            (31, Some(31)),
+            (7200, Some(7200)),
+            (-30, None),
+            (-86_400, Some(-86_400)),
+        ] {
+            let theirs = ours + SignedDuration::from_secs(ahead);
+            assert_eq!(clock_skew(theirs, ours), told);
+        }
+        assert!(clock_skew(Timestamp::MAX, ours).is_some());
+        assert!(clock_skew(Timestamp::MIN, ours).is_some());
+    }
 }

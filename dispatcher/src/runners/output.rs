@@ -25,6 +25,7 @@ use crate::problem::Refusal;
     responses(
         (status = 200, description = "How far the log is stored", body = OutputAck),
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Not stored, and may be sent again: no room (507), or not now (503)", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn output(

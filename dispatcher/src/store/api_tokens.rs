@@ -22,28 +22,25 @@ pub async fn holder(session: &mut Session, sha256: &[u8]) -> Result<Option<Strin
     Ok(row.map(|(name,)| name))
 }
 
-/// Adds a token under a name and revokes the earlier ones of that name.
+/// Makes this the one good token of its owner, under a name that others may have too; the owner's earlier
+/// one is good no more.
 ///
 /// # Errors
 /// [`Error::Database`].
 pub async fn replace(
     session: &mut Session,
+    owner: Uuid,
     name: &str,
     sha256: &[u8],
     now: Timestamp,
 ) -> Result<(), Error> {
     sql!(
-        &mut *session,
-        execute,
-        "UPDATE api_tokens SET revoked_at = $2 WHERE name = $1 AND revoked_at IS NULL",
-        name,
-        now.as_microsecond(),
-    )?;
-    sql!(
         session,
         execute,
-        "INSERT INTO api_tokens (id, name, sha256, created_at) VALUES ($1, $2, $3, $4)",
-        Uuid::new_v4(),
+        "INSERT INTO api_tokens (id, name, sha256, created_at) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (id) DO UPDATE SET sha256 = excluded.sha256, created_at = excluded.created_at, \
+         revoked_at = NULL",
+        owner,
         name,
         sha256,
         now.as_microsecond(),

@@ -21,6 +21,8 @@ pub struct StoredCluster {
     pub last_contact: Option<Timestamp>,
     /// The version of the runner that did.
     pub runner_version: Option<String>,
+    /// By how many seconds that runner's clock is ahead of ours, if it is wrong.
+    pub clock_skew_seconds: Option<i64>,
     /// The profiles that it offers.
     pub profiles: Vec<ProfileSummary>,
     /// Jobs that are not over.
@@ -34,6 +36,7 @@ struct ClusterRow {
     public_key: Option<Vec<u8>>,
     last_contact: Option<i64>,
     runner_version: Option<String>,
+    clock_skew: Option<i64>,
     profiles: String,
     open_jobs: i64,
 }
@@ -41,7 +44,7 @@ struct ClusterRow {
 macro_rules! select_clusters {
     ($rest:literal) => {
         concat!(
-            "SELECT c.id, c.name, c.public_key, c.last_contact, c.runner_version, c.profiles, \
+            "SELECT c.id, c.name, c.public_key, c.last_contact, c.runner_version, c.clock_skew, c.profiles, \
              (SELECT COUNT(*) FROM jobs j WHERE j.cluster_id = c.id AND j.state IN \
               ('queued', 'claimed', 'starting', 'running', 'contact_lost', 'cancelling')) AS open_jobs \
              FROM clusters c ",
@@ -64,6 +67,7 @@ impl TryFrom<ClusterRow> for StoredCluster {
             public_key: row.public_key,
             last_contact: place.optional_time("last_contact", row.last_contact)?,
             runner_version: row.runner_version,
+            clock_skew_seconds: row.clock_skew,
             profiles: place.json("profiles", &row.profiles)?,
             open_jobs: place.count("open_jobs", row.open_jobs)?,
         })
@@ -136,25 +140,36 @@ pub async fn by_id(session: &mut Session, id: ClusterId) -> Result<Option<Stored
     row.map(TryInto::try_into).transpose()
 }
 
-/// Takes down that the cluster's runner has spoken, and what it offers.
+/// What a runner says of itself and its cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct Contact<'a> {
+    /// Its version.
+    pub runner_version: &'a str,
+    /// The profiles that it offers.
+    pub profiles: &'a [ProfileSummary],
+    /// By how many seconds its clock is ahead of ours, if it is wrong.
+    pub clock_skew_seconds: Option<i64>,
+}
+
+/// Takes down that the cluster's runner has spoken, and what it said.
 ///
 /// # Errors
 /// [`Error`].
 pub async fn record_contact(
     session: &mut Session,
     id: ClusterId,
-    runner_version: &str,
-    profiles: &[ProfileSummary],
+    contact: Contact<'_>,
     now: Timestamp,
 ) -> Result<(), Error> {
     sql!(
         session,
         execute,
-        "UPDATE clusters SET last_contact = $2, runner_version = $3, profiles = $4 WHERE id = $1",
+        "UPDATE clusters SET last_contact = $2, runner_version = $3, profiles = $4, clock_skew = $5 WHERE id = $1",
         *id.as_uuid(),
         now.as_microsecond(),
-        runner_version,
-        column::to_json(&profiles)?,
+        contact.runner_version,
+        column::to_json(&contact.profiles)?,
+        contact.clock_skew_seconds,
     )
     .map(drop)
 }

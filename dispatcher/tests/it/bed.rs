@@ -70,6 +70,16 @@ impl Dispatcher {
         Self::start_in(self.folder, arguments).await
     }
 
+    /// The token in its folder.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// A file in its folder.
+    pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.anonymous(method, path).bearer_auth(&self.token)
     }

@@ -135,7 +135,7 @@ async fn health_needs_no_credential_and_says_nothing_of_jobs() {
     );
     assert_eq!(
         ready.text().await.unwrap(),
-        r#"{"store":true,"broker":false}"#
+        r#"{"store":true,"broker":false,"blobs":true}"#
     );
     let document: Value = ask("/v1/openapi.json").await.json().await.unwrap();
     assert_eq!(document["openapi"], "3.1.0");
@@ -169,4 +169,38 @@ async fn a_restart_keeps_the_authority_the_token_and_the_jobs() {
     assert_eq!(dispatcher.ca_pem, ca_pem);
     assert_eq!(dispatcher.running.app().signer.public(), key[0]);
     assert_eq!(dispatcher.job(&job).await.id, job.id);
+}
+
+/// Dispatchers that share a database have a folder each, and a token in each; who rotates one's does not
+/// lock out who uses the other's.
+#[tokio::test]
+async fn each_folder_has_a_local_token_of_its_own() {
+    let shared = tempfile::tempdir().unwrap();
+    let database = format!("sqlite://{}/invoke.db", shared.path().display());
+    let arguments = [
+        "--amqp-url",
+        "amqp://127.0.0.1:1/%2f",
+        "--amqp-management-url",
+        "http://127.0.0.1:1",
+        "--database-url",
+        &database,
+    ];
+    let one = Dispatcher::start_with(&arguments).await;
+    let other = Dispatcher::start_with(&arguments).await;
+    let status = async |at: &Dispatcher, token: &str| {
+        let request = at.anonymous(Method::GET, "/v1/jobs").bearer_auth(token);
+        request.send().await.unwrap().status()
+    };
+    let (ones, others) = (one.token().to_owned(), other.token().to_owned());
+    assert_ne!(ones, others);
+    for dispatcher in [&one, &other] {
+        assert_eq!(status(dispatcher, &ones).await, StatusCode::OK);
+        assert_eq!(status(dispatcher, &others).await, StatusCode::OK);
+    }
+    // This is how one is rotated.
+    std::fs::remove_file(one.file("local-token")).unwrap();
+    let one = one.restart(&arguments).await;
+    assert_eq!(status(&other, one.token()).await, StatusCode::OK);
+    assert_eq!(status(&other, &others).await, StatusCode::OK);
+    assert_eq!(status(&other, &ones).await, StatusCode::UNAUTHORIZED);
 }

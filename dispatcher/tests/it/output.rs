@@ -1,5 +1,7 @@
 //! Output: resumed, repeated, overlapping, with a gap; read whole, and followed.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -10,8 +12,15 @@ use invoke_protocol::problem::ProblemCode;
 use invoke_protocol::runner::OutputAck;
 use invoke_protocol::state::StateName;
 use reqwest::{Method, Response, StatusCode};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use crate::bed::{Dispatcher, expect, problem};
+use crate::bed::{Dispatcher, eventually, expect, problem};
 use crate::runner::{exit, log};
 
 async fn acked(response: Response) -> u64 {
@@ -285,4 +294,57 @@ async fn a_stop_ends_the_streams() {
         "{:?}",
         began.elapsed()
     );
+}
+
+/// Who is in the middle of an upload may finish it; who comes after the stop finds nobody, and no answer
+/// that could be taken for a failure of their request.
+#[tokio::test]
+async fn a_stop_lets_an_upload_finish_and_takes_no_new_one() {
+    let mut dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("x").await;
+    let pod = runner.start(&job).await;
+    let whole = log(&[b"one\n", b"two\n"]);
+    let address = dispatcher.running.address;
+    let mut connection = connect(address, &dispatcher.ca_pem).await;
+    let head = format!(
+        "PUT {}?pod={pod}&from=0 HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
+         content-length: {}\r\nexpect: 100-continue\r\n\r\n",
+        invoke_protocol::runner::path(invoke_protocol::runner::OUTPUT, job.id),
+        runner.token(),
+        whole.len(),
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    // The answer to this header means that the door waits for the body.
+    let mut go_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    connection.read_exact(&mut go_on).await.unwrap();
+    let upload = async {
+        eventually("nobody listens", async || {
+            let refused = TcpStream::connect(address).await.err()?;
+            (refused.kind() == std::io::ErrorKind::ConnectionRefused).then_some(())
+        })
+        .await;
+        connection.write_all(&whole).await.unwrap();
+        let mut answer = String::new();
+        let _whether_tls_was_closed_too = connection.read_to_string(&mut answer).await;
+        answer
+    };
+    let (stopped, answer) = tokio::join!(dispatcher.running.stop(), upload);
+    stopped.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(answer.contains(r#"{"log_bytes":18}"#), "{answer}");
+}
+
+/// A connection on which a test writes its own HTTP/1.1.
+async fn connect(address: SocketAddr, ca_pem: &str) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap();
+    roots.add(ca).unwrap();
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = "localhost".try_into().unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    connector.connect(name, stream).await.unwrap()
 }

@@ -63,7 +63,16 @@ impl Runner {
         }
     }
 
-    fn token(&self) -> String {
+    /// The same, after its dispatcher was started again elsewhere.
+    pub(crate) fn at(self, dispatcher: &Dispatcher) -> Self {
+        Self {
+            client: client(&dispatcher.ca_pem),
+            url: dispatcher.url.clone(),
+            ..self
+        }
+    }
+
+    pub(crate) fn token(&self) -> String {
         let now = jiff::Timestamp::now().as_second();
         let claims = TokenClaims {
             sub: self.cluster,

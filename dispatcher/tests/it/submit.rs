@@ -167,7 +167,7 @@ async fn a_job_that_waits_says_for_what() {
     )
     .await;
     let waiting = job.waiting.unwrap();
-    assert_eq!(waiting.code, ReasonCode::OnItsWay);
+    assert_eq!(waiting.code, ReasonCode::BrokerUnavailable);
     assert!(
         waiting.message.contains("no connection to RabbitMQ"),
         "{}",
