@@ -11,22 +11,26 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
+use crate::contact::Cancellations;
 use crate::identity::{Identity, Keeper};
 use crate::inbox::Inbox;
 use crate::options::{Doors, Log, LogFormat, Options};
 use crate::order::Trust;
 use crate::pool::{DoorName, Pool};
+use crate::recovery::Recovery;
 use crate::relay::{Porter, Relay};
 use crate::report::chain;
 use crate::slots::Slots;
+use crate::start_record::StartRecords;
 use crate::starter::Starter;
 use crate::upstream::{Upstream, Wire};
+use crate::watch::Watch;
 use crate::{clock, contact, enrolment, health, janitor, relay, watch as pod_watch};
 
 /// Runs until SIGTERM or SIGINT. The first one stops in order, the second one at once.
@@ -133,9 +137,10 @@ async fn live(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let trust = Trust::new(&enrolment);
 
     // What the parts tell each other.
-    let (cancelling_sender, cancelling) = watch::channel(BTreeSet::new());
+    let (cancelling_sender, cancelling) = watch::channel(Cancellations::new());
     let (live_sender, live) = watch::channel(BTreeSet::new());
-    let (granted, _) = broadcast::channel(256);
+    let (decided, _) = broadcast::channel(256);
+    let reconnected = Arc::new(Notify::new());
 
     // Pods: made, watched, cleaned up.
     let pods: Api<Pod> = Api::namespaced(client.clone(), &config.jobs_namespace);
@@ -143,18 +148,23 @@ async fn live(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
         service: shim_door,
         ca: identity.door_certificate.clone(),
     };
-    let pool = Pool::new(pods.clone(), Arc::clone(&config), door);
-    tasks.spawn(pod_watch::keep(
-        pods,
-        pool.clone(),
-        Arc::clone(&upstream),
-        live_sender,
-    ));
-    tasks.spawn(janitor::keep(pool.clone(), Arc::clone(&upstream)));
+    let pool = Pool::new(client.clone(), Arc::clone(&config), door);
+    let recovery = Recovery {
+        upstream: Arc::clone(&upstream),
+        records: StartRecords::new(Api::namespaced(client.clone(), &config.jobs_namespace)),
+        pool: pool.clone(),
+    };
+    let watch = Watch {
+        recovery: recovery.clone(),
+        decided: decided.clone(),
+    };
+    tasks.spawn(pod_watch::keep(pods, watch, live_sender));
+    tasks.spawn(janitor::keep(recovery.clone(), Arc::clone(&reconnected)));
     tasks.spawn(contact::keep(
         Arc::clone(&upstream),
         config.summaries(),
         cancelling_sender,
+        reconnected,
     ));
 
     // Shims: let in before there are orders that could make one.
@@ -165,7 +175,8 @@ async fn live(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
         config: Arc::clone(&config),
         cluster: enrolment.name,
         pool: pool.clone(),
-        granted: granted.clone(),
+        recovery: recovery.clone(),
+        decided: decided.clone(),
         cancelling,
         stop: stop.clone(),
     };
@@ -187,7 +198,9 @@ async fn live(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
         upstream: Arc::clone(&upstream),
         slots,
         pool,
-        granted,
+        recovery,
+        decided,
+        stop: stop.clone(),
     };
     let inbox = Inbox {
         at_once,

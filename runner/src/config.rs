@@ -35,6 +35,12 @@ pub(crate) struct Profile {
     pub(crate) namespace: String,
     /// For how long a command may run, in seconds.
     pub(crate) max_run_seconds: u64,
+    /// For how long a job may wait for its start, in seconds; the dispatcher's own maximum if silent.
+    #[serde(default)]
+    pub(crate) max_start_within_seconds: Option<u64>,
+    /// For how long a command may go on by itself after Kubernetes told its pod to stop, in seconds.
+    #[serde(default = "default_drain_seconds")]
+    pub(crate) drain_seconds: u64,
     /// Requests and limits of the pod's one container.
     pub(crate) resources: ResourceRequirements,
     /// Which nodes may take the pod.
@@ -43,6 +49,11 @@ pub(crate) struct Profile {
     /// Which taints it tolerates.
     #[serde(default)]
     pub(crate) tolerations: Vec<Toleration>,
+}
+
+/// Long enough for most commands to end by themselves, and what most drains wait for anyway.
+const fn default_drain_seconds() -> u64 {
+    60
 }
 
 /// When the kubelet asks a registry for the image.
@@ -117,7 +128,7 @@ impl Config {
         let summary = |(name, profile): (&ProfileName, &Profile)| ProfileSummary {
             name: name.clone(),
             max_run_seconds: profile.max_run_seconds,
-            max_start_within_seconds: None,
+            max_start_within_seconds: profile.max_start_within_seconds,
         };
         self.profiles.iter().map(summary).collect()
     }
@@ -147,6 +158,8 @@ profiles:
     imagePullPolicy: Never
     namespace: tools
     maxRunSeconds: 60
+    maxStartWithinSeconds: 7200
+    drainSeconds: 900
     resources: {}
     nodeSelector: {"pool":"jobs"}
     tolerations: [{"key":"jobs","operator":"Exists"}]
@@ -164,7 +177,12 @@ profiles:
         assert_eq!(limits["cpu"].0, "2", "also where somebody wrote a number");
         let nightly = &config.profiles[&"nightly".parse().unwrap()];
         assert_eq!(nightly.tolerations[0].key.as_deref(), Some("jobs"));
-        assert_eq!(config.summaries().len(), 2);
+        let patience: Vec<_> = config
+            .summaries()
+            .iter()
+            .map(|summary| summary.max_start_within_seconds)
+            .collect();
+        assert_eq!(patience, [None, Some(7200)]);
     }
 
     #[test]

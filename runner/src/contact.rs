@@ -1,13 +1,14 @@
 //! "I am here": the word that a cluster is connected, and the way by which cancellations come in.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use invoke_protocol::id::JobId;
 use invoke_protocol::runner::{ContactRequest, ProfileSummary};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
+use crate::clock;
 use crate::report::chain;
 use crate::upstream::Upstream;
 
@@ -18,28 +19,37 @@ const WAIT_SECONDS: u64 = 10;
 /// How soon to speak again after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Speaks for ever, and passes on which jobs are to be cancelled.
+/// The jobs that are to be cancelled, each with its grace: from SIGTERM to SIGKILL, in seconds, the
+/// runner's own if silent.
+pub(crate) type Cancellations = BTreeMap<JobId, Option<u64>>;
+
+/// Speaks for ever, and passes on which jobs are to be cancelled, and when the dispatcher is there
+/// again.
 pub(crate) async fn keep(
     upstream: Arc<Upstream>,
     profiles: Vec<ProfileSummary>,
-    cancelling: watch::Sender<BTreeSet<JobId>>,
+    cancelling: watch::Sender<Cancellations>,
+    reconnected: Arc<Notify>,
 ) {
     let mut request = ContactRequest {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         profiles,
-        clock: crate::clock::now(),
+        clock: clock::now(),
         cancelling: Vec::new(),
         // The first answer at once: nothing is known yet.
         wait_seconds: 0,
     };
     let mut connected = false;
     loop {
+        request.clock = clock::now();
         match upstream.contact(&request).await {
             Ok(answer) => {
                 if !std::mem::replace(&mut connected, true) {
                     tracing::info!("connected to the dispatcher");
+                    reconnected.notify_one();
                 }
-                cancelling.send_replace(answer.cancelling.iter().map(|it| it.job).collect());
+                let orders = answer.cancelling.iter();
+                cancelling.send_replace(orders.map(|it| (it.job, it.grace_seconds)).collect());
                 request.cancelling = answer.cancelling;
                 request.wait_seconds = WAIT_SECONDS;
             }

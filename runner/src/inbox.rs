@@ -16,12 +16,13 @@ use futures::{FutureExt as _, StreamExt as _};
 use invoke_protocol::runner::AmqpCredential;
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+    BasicRejectOptions,
 };
 use lapin::tcp::OwnedTLSConfig;
 use lapin::types::FieldTable;
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{Acker, Connection, ConnectionProperties, Consumer};
+use lapin::{Acker, Channel, Connection, ConnectionProperties, Consumer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,9 @@ const MOST_HELD: usize = 256;
 
 /// How long a connection or a declaration may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long what is held may take to be put off at a stop.
+const LET_GO: Duration = Duration::from_secs(8);
 
 /// A frozen broker is known after twice this.
 const HEARTBEAT_SECONDS: u16 = 10;
@@ -72,7 +76,7 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// Reads until `stop`. What is held then goes back to the queue with the connection.
+    /// Reads until `stop`. What is held then is put off, or goes back to the queue with the connection.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut waits = waits();
         loop {
@@ -98,13 +102,13 @@ impl Inbox {
             .await
             .map_err(Error::Credential)?;
         let connection = in_time("the connection", connect(&credential, &self.name)).await?;
-        let consumer = in_time(
+        let (channel, consumer) = in_time(
             "the subscription",
             self.consume(&connection, &credential.queue),
         )
         .await?;
         tracing::info!("orders come in from queue {}", credential.queue);
-        let ended = self.take_orders(consumer, stop).await;
+        let ended = self.take_orders(&channel, consumer, stop).await;
         // The broker gives what was held to somebody else at once, not when it misses a heartbeat.
         let _ = tokio::time::timeout(PATIENCE, connection.close(200, "done".into())).await;
         ended
@@ -112,6 +116,7 @@ impl Inbox {
 
     async fn take_orders(
         &self,
+        channel: &Channel,
         mut consumer: Consumer,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
@@ -124,21 +129,38 @@ impl Inbox {
                     handling.spawn(handle(Arc::clone(&self.starter), delivery));
                 }
                 Some(Ok((acker, disposition))) = handling.join_next() => settle(&acker, disposition).await?,
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => break,
             }
         }
+        // First, or what is let go of would come straight back.
+        channel
+            .basic_cancel(consumer.tag(), BasicCancelOptions::default())
+            .await?;
+        // Its handlers put off what they hold. What is not done in time goes back with the connection.
+        let let_go = async {
+            while let Some(Ok((acker, disposition))) = handling.join_next().await {
+                settle(&acker, disposition).await?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(LET_GO, let_go).await.unwrap_or(Ok(()))
     }
 
     /// Subscribes. Nothing is declared: the queue is the dispatcher's, and the runner's user may only read.
-    async fn consume(&self, connection: &Connection, queue: &str) -> Result<Consumer, Error> {
+    async fn consume(
+        &self,
+        connection: &Connection,
+        queue: &str,
+    ) -> Result<(Channel, Consumer), Error> {
         let channel = connection.create_channel().await?;
         let held = u16::try_from(self.at_once.min(MOST_HELD)).unwrap_or(u16::MAX);
         channel.basic_qos(held, BasicQosOptions::default()).await?;
         // Acknowledged by hand, at the permit. Not exclusive: every replica reads the same queue.
         let options = BasicConsumeOptions::default();
-        Ok(channel
+        let consumer = channel
             .basic_consume(queue.into(), "".into(), options, FieldTable::default())
-            .await?)
+            .await?;
+        Ok((channel, consumer))
     }
 }
 
@@ -156,7 +178,10 @@ async fn handle(starter: Arc<Starter>, delivery: Delivery) -> (Acker, Dispositio
 
 async fn settle(acker: &Acker, disposition: Disposition) -> Result<(), Error> {
     let taken = match disposition {
-        Disposition::Ack => acker.ack(BasicAckOptions::default()).await?,
+        Disposition::Ack => {
+            invoke_hooks::point("runner.before-ack");
+            acker.ack(BasicAckOptions::default()).await?
+        }
         Disposition::Requeue => {
             acker
                 .nack(BasicNackOptions {

@@ -28,6 +28,8 @@ mod starter;
 mod pool;
 mod pod;
 mod job_pod;
+mod start_record;
+mod recovery;
 mod relay;
 mod contact;
 mod watch;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use invoke_protocol::envelope::OrderV1;
 use invoke_protocol::shim::{ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, HOME_DIR, STATE_DIR, WORK_DIR};
 use invoke_protocol::topology::{
-    JOB_LABEL, ORDER_ANNOTATION, PROFILE_LABEL, SHIM_TOKEN_AUDIENCE, pod_name,
+    JOB_LABEL, ORDER_ANNOTATION, PROFILE_LABEL, RESULT_FINALIZER, SHIM_TOKEN_AUDIENCE, pod_name,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -89,6 +89,9 @@ pub(crate) fn manifest(
                 (ORDER_ANNOTATION, &accepted.digest.to_string()),
                 (NAMESPACE_ANNOTATION, &profile.namespace),
             ])),
+            // Whoever deletes the pod, what Kubernetes knows of its end stays until it is on record.
+            finalizers: (!invoke_hooks::sabotaged("no-finalizer"))
+                .then(|| vec![RESULT_FINALIZER.to_owned()]),
             ..ObjectMeta::default()
         },
         spec: Some(PodSpec {
@@ -102,7 +105,12 @@ pub(crate) fn manifest(
             // A command starts at most once: no container of this pod is ever started again.
             restart_policy: Some("Never".to_owned()),
             active_deadline_seconds: Some(active_deadline(order, profile, now)),
-            termination_grace_period_seconds: Some(signed(GRACE_SECONDS + FAREWELL_SECONDS)),
+            // A drain lets the command go on for a while, then stops it as a cancel would.
+            termination_grace_period_seconds: Some(signed(
+                profile
+                    .drain_seconds
+                    .saturating_add(GRACE_SECONDS + FAREWELL_SECONDS),
+            )),
             security_context: Some(pod_security()),
             node_selector: Some(profile.node_selector.clone())
                 .filter(|selector| !selector.is_empty()),
@@ -327,6 +335,15 @@ mod tests {
     #[test]
     fn this_is_what_a_cluster_sees() {
         insta::assert_json_snapshot!("pod", pod("default"));
+    }
+
+    /// A drain gives a command the time that its profile says, and then as long as a cancel.
+    #[test]
+    fn a_profile_decides_how_long_a_drain_waits() {
+        for (profile, seconds) in [("default", 60 + 40), ("nightly", 900 + 40)] {
+            let spec = serde_json::to_value(pod(profile).spec).unwrap();
+            assert_eq!(spec["terminationGracePeriodSeconds"], seconds, "{profile}");
+        }
     }
 
     #[test]

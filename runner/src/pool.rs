@@ -6,21 +6,24 @@ use std::sync::Arc;
 
 use invoke_protocol::id::{JobId, PodUid};
 use invoke_protocol::state::{Reason, ReasonCode};
-use invoke_protocol::topology::{JOB_LABEL, pod_name};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
-use kube::{Api, ResourceExt as _};
+use invoke_protocol::topology::{JOB_LABEL, RESULT_FINALIZER, pod_name};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
 
 use crate::clock;
 use crate::config::Config;
-use crate::job_pod::JobPod;
+use crate::job_pod::{JobPod, is_live};
 use crate::order::Accepted;
 use crate::pod::{ShimDoor, manifest};
+use crate::report::chain;
 
 /// Job pods, and what it takes to make one.
 #[derive(Clone)]
 pub(crate) struct Pool {
     pods: Api<Pod>,
+    namespaces: Api<Namespace>,
     config: Arc<Config>,
     door: Arc<DoorName>,
 }
@@ -40,11 +43,14 @@ pub(crate) enum Error {
     /// Kubernetes says no, and will say it again: nothing was made.
     #[error("{}", .0.message)]
     Refused(Reason),
+    /// Kubernetes says no for now: nothing was made.
+    #[error("{}", .0.message)]
+    Waits(Reason),
     /// Kubernetes cannot say now. The pod may have been made all the same: asking again adopts it.
     #[error("the pod cannot be made now")]
     Later(#[source] kube::Error),
-    /// A pod under the job's name is on its way out.
-    #[error("a pod of this job is being deleted")]
+    /// A pod under the job's name has ended, or is on its way out.
+    #[error("an earlier pod of this job is still there")]
     Leaving,
     /// The runner's own Service has no address.
     #[error("{service} has no address")]
@@ -55,10 +61,24 @@ pub(crate) enum Error {
     },
 }
 
+impl Error {
+    /// Why a job waits whose pod may be asked for again.
+    pub(crate) fn reason(&self) -> Reason {
+        let code = match self {
+            Self::Refused(reason) | Self::Waits(reason) => return reason.clone(),
+            Self::Later(_) => ReasonCode::ApiServerUnavailable,
+            Self::Leaving => ReasonCode::PodStarting,
+            Self::Door { .. } => ReasonCode::PodRefused,
+        };
+        Reason::new(code, chain(self))
+    }
+}
+
 impl Pool {
-    pub(crate) fn new(pods: Api<Pod>, config: Arc<Config>, door: DoorName) -> Self {
+    pub(crate) fn new(client: Client, config: Arc<Config>, door: DoorName) -> Self {
         Self {
-            pods,
+            pods: Api::namespaced(client.clone(), &config.jobs_namespace),
+            namespaces: Api::all(client),
             config,
             door: Arc::new(door),
         }
@@ -102,22 +122,24 @@ impl Pool {
             .items)
     }
 
-    /// Asks Kubernetes to delete a job's pod; this very one, not another that has its name by then.
+    /// Deletes a job's pod, and lets go of what it was kept for; this very one, not another that has its
+    /// name by then. For a pod of whose end everything is on record, or of no interest.
     pub(crate) async fn remove(&self, job: JobId, uid: PodUid) -> Result<(), kube::Error> {
-        let only_this = Preconditions {
-            uid: Some(uid.to_string()),
-            resource_version: None,
-        };
-        let parameters = DeleteParams {
-            preconditions: Some(only_this),
-            ..DeleteParams::default()
-        };
-        match self.pods.delete(&pod_name(job), &parameters).await {
-            Ok(_) => Ok(()),
-            // Gone, or another one: what was to be deleted is not there.
-            Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
-            Err(error) => Err(error),
-        }
+        let name = pod_name(job);
+        // In this order: whoever finds the pod between the two finds it on its way out, and finishes this.
+        absent_is_fine(self.pods.delete(&name, &only_this(uid)).await)?;
+        let release = Patch::Strategic(release(uid));
+        absent_is_fine(
+            self.pods
+                .patch(&name, &PatchParams::default(), &release)
+                .await,
+        )
+    }
+
+    /// Whether the namespace of the pods is being deleted.
+    pub(crate) async fn is_namespace_leaving(&self) -> Result<bool, kube::Error> {
+        let found = self.namespaces.get_opt(&self.config.jobs_namespace).await?;
+        Ok(found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
     }
 
     async fn adopt_existing(&self, accepted: &Accepted) -> Result<PodUid, Error> {
@@ -152,40 +174,107 @@ impl Pool {
 
 /// Takes a pod for this order's, if it was made for it.
 fn adopt(pod: &Pod, accepted: &Accepted) -> Result<PodUid, Error> {
-    match JobPod::read(pod) {
-        Some(marks)
-            if marks.job == accepted.order.job && marks.order == accepted.digest.to_string() =>
-        {
-            if pod.metadata.deletion_timestamp.is_some() {
-                Err(Error::Leaving)
-            } else {
-                Ok(marks.uid)
-            }
+    if invoke_hooks::sabotaged("no-adoption-check")
+        && let Some(uid) = pod.uid().and_then(|uid| uid.parse().ok())
+    {
+        return Ok(uid);
+    }
+    let is_this_orders = |marks: &JobPod| {
+        marks.job == accepted.order.job && marks.order == accepted.digest.to_string()
+    };
+    match JobPod::read(pod).filter(is_this_orders) {
+        // It can run nothing any more. Another one is made when this one's end is on record.
+        Some(_) if pod.metadata.deletion_timestamp.is_some() || !is_live(pod) => {
+            Err(Error::Leaving)
         }
-        _ => {
+        Some(marks) => Ok(marks.uid),
+        None => {
             let words = format!(
                 "a pod named {} exists that was not made for this order",
                 pod.name_any()
             );
-            Err(Error::Refused(Reason::new(ReasonCode::PodRefused, words)))
+            Err(Error::Refused(Reason::new(ReasonCode::NameConflict, words)))
         }
     }
 }
 
-/// Tells a refusal (a quota, Pod Security, a policy, a webhook, a missing ServiceAccount, all in
-/// Kubernetes' own words) from what may pass.
+/// Tells a refusal, in Kubernetes' own words, from what may pass.
 fn sort(error: kube::Error) -> Error {
-    match &error {
-        kube::Error::Api(said)
-            if (400..500).contains(&said.code) && !matches!(said.code, 401 | 408 | 409 | 429) =>
-        {
-            Error::Refused(Reason::new(ReasonCode::PodRefused, &said.message))
-        }
-        _ => Error::Later(error),
+    let kube::Error::Api(said) = &error else {
+        return Error::Later(error);
+    };
+    let words = said.message.as_str();
+    let reason = |code| Reason::new(code, words);
+    let is_refusal = (400..500).contains(&said.code) && !matches!(said.code, 401 | 408 | 409 | 429);
+    if words.contains("exceeded quota") {
+        Error::Waits(reason(ReasonCode::Quota))
+    } else if words.contains("failed calling webhook") {
+        Error::Waits(reason(ReasonCode::AdmissionUnavailable))
+    } else if !is_refusal {
+        Error::Later(error)
+    } else if says_namespace_is_gone(words) {
+        Error::Refused(reason(ReasonCode::NamespaceGone))
+    } else if says_admission(words) {
+        Error::Refused(reason(ReasonCode::AdmissionRefused))
+    } else {
+        Error::Refused(reason(ReasonCode::PodRefused))
     }
 }
 
-fn status(error: &kube::Error) -> Option<u16> {
+fn says_namespace_is_gone(words: &str) -> bool {
+    words.contains("because it is being terminated")
+        || (words.starts_with("namespaces ") && words.ends_with("not found"))
+}
+
+/// Pod Security, a webhook, or a policy of the API server's own.
+fn says_admission(words: &str) -> bool {
+    let signs = [
+        "violates PodSecurity",
+        "admission webhook",
+        "ValidatingAdmissionPolicy",
+    ];
+    signs.iter().any(|sign| words.contains(sign))
+}
+
+/// What a deletion must be told, so that it does not strike another pod of the same name.
+fn only_this(uid: PodUid) -> DeleteParams {
+    if invoke_hooks::sabotaged("no-uid-precondition") {
+        return DeleteParams::default();
+    }
+    DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: Some(uid.to_string()),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    }
+}
+
+/// Takes our finalizer from a pod, and nothing else: other people's stay. The uid is a condition: the
+/// API server refuses to change it, so another pod of the same name is not touched.
+fn release(uid: PodUid) -> Value {
+    let finalizers = "$deleteFromPrimitiveList/finalizers";
+    if invoke_hooks::sabotaged("no-uid-precondition") {
+        return json!({"metadata": {finalizers: [RESULT_FINALIZER]}});
+    }
+    json!({"metadata": {"uid": uid, finalizers: [RESULT_FINALIZER]}})
+}
+
+/// Gone, or another one by now: what was to be done is done.
+fn absent_is_fine<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match answer {
+        Err(error) if !is_absent(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the object that was meant is not there, or not there any more.
+pub(crate) fn is_absent(error: &kube::Error) -> bool {
+    matches!(status(error), Some(404 | 409))
+}
+
+/// The HTTP status of the API server's refusal.
+pub(crate) fn status(error: &kube::Error) -> Option<u16> {
     match error {
         kube::Error::Api(said) => Some(said.code),
         _ => None,
@@ -227,20 +316,28 @@ mod tests {
         assert!(matches!(adopt(&leaving, &accepted), Err(Error::Leaving)));
     }
 
+    /// A pod that has ended starts nothing: whoever adopted it would wait for nothing.
+    #[test]
+    fn a_pod_that_has_ended_is_not_adopted() {
+        let accepted = accepted();
+        let mut ended = pod(&accepted.digest.to_string());
+        ended.status = serde_json::from_value(json!({"phase": "Failed"})).unwrap();
+        assert!(matches!(adopt(&ended, &accepted), Err(Error::Leaving)));
+    }
+
+    fn sorted(code: u16, message: &str) -> Error {
+        let status = Status {
+            code,
+            message: message.to_owned(),
+            ..Status::default()
+        };
+        sort(kube::Error::Api(status.boxed()))
+    }
+
     #[test]
     fn a_refusal_is_told_from_what_may_pass() {
-        let api = |code| {
-            sort(kube::Error::Api(
-                Status {
-                    code,
-                    message: "its words".to_owned(),
-                    ..Status::default()
-                }
-                .boxed(),
-            ))
-        };
         for code in [400, 403, 404, 422] {
-            let Error::Refused(reason) = api(code) else {
+            let Error::Refused(reason) = sorted(code, "its words") else {
                 panic!("{code}")
             };
             assert_eq!(
@@ -249,7 +346,78 @@ mod tests {
             );
         }
         for code in [401, 408, 429, 500, 503, 504] {
-            assert!(matches!(api(code), Error::Later(_)), "{code}");
+            let error = sorted(code, "its words");
+            assert!(matches!(error, Error::Later(_)), "{code}");
+            assert_eq!(error.reason().code, ReasonCode::ApiServerUnavailable);
         }
+    }
+
+    /// The API server's own sentences, from Kubernetes 1.33.
+    #[test]
+    fn who_refuses_is_named() {
+        use ReasonCode::{AdmissionRefused, NamespaceGone};
+        let refusals = [
+            (
+                403,
+                r#"pods "invoke-x" is forbidden: violates PodSecurity "restricted:latest": privileged"#,
+                AdmissionRefused,
+            ),
+            (
+                403,
+                r#"admission webhook "pods.example.com" denied the request: no"#,
+                AdmissionRefused,
+            ),
+            (
+                422,
+                "pods \"invoke-x\" is forbidden: ValidatingAdmissionPolicy 'pinned' with binding 'all' denied request: pin",
+                AdmissionRefused,
+            ),
+            (
+                403,
+                r#"pods "invoke-x" is forbidden: unable to create new content in namespace invoke-jobs because it is being terminated"#,
+                NamespaceGone,
+            ),
+            (404, r#"namespaces "invoke-jobs" not found"#, NamespaceGone),
+        ];
+        for (code, words, expected) in refusals {
+            let Error::Refused(reason) = sorted(code, words) else {
+                panic!("{words}")
+            };
+            assert_eq!((reason.code, reason.message.as_str()), (expected, words));
+        }
+    }
+
+    #[test]
+    fn what_may_pass_is_waited_for_and_named() {
+        use ReasonCode::{AdmissionUnavailable, Quota};
+        let waits = [
+            (
+                403,
+                r#"pods "invoke-x" is forbidden: exceeded quota: few, requested: pods=1, used: pods=1, limited: pods=1"#,
+                Quota,
+            ),
+            (
+                500,
+                r#"Internal error occurred: failed calling webhook "pods.example.com": context deadline exceeded"#,
+                AdmissionUnavailable,
+            ),
+        ];
+        for (code, words, expected) in waits {
+            let Error::Waits(reason) = sorted(code, words) else {
+                panic!("{words}")
+            };
+            assert_eq!((reason.code, reason.message.as_str()), (expected, words));
+        }
+    }
+
+    /// Other people's finalizers, and a pod that has the name by then, are not ours to touch.
+    #[test]
+    fn only_our_finalizer_is_taken_and_only_from_this_pod() {
+        let uid: PodUid = "0197c1f0-1111-4c22-9d1b-3f2a9c8e4b10".parse().unwrap();
+        let patch = json!({"metadata": {
+            "uid": uid,
+            "$deleteFromPrimitiveList/finalizers": ["invoke.dev/result"],
+        }});
+        assert_eq!(release(uid), patch);
     }
 }

@@ -7,10 +7,10 @@ mod speaker;
 mod assignment;
 mod output;
 mod orders;
+mod cancelling;
 mod exit;
 mod server;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
@@ -20,15 +20,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use invoke_protocol::id::{ClusterName, JobId};
 use invoke_protocol::output::MAX_CHUNK_BYTES;
-use invoke_protocol::shim::{ASSIGNMENT, EXIT, ORDERS, OUTPUT};
+use invoke_protocol::problem::ProblemCode;
+use invoke_protocol::shim::{ASSIGNMENT, CANCELLING, EXIT, ORDERS, OUTPUT};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::contact::Cancellations;
 use crate::order::Trust;
 use crate::pool::Pool;
+use crate::recovery::{self, Recovery};
 use crate::report::chain;
-use crate::upstream::{self, Upstream};
+use crate::starter::Decision;
+use crate::upstream::Upstream;
 
 pub(crate) use server::{serve, tls};
 pub(crate) use speaker::Porter;
@@ -41,10 +45,11 @@ pub(crate) struct Relay {
     pub(crate) config: Arc<Config>,
     pub(crate) cluster: ClusterName,
     pub(crate) pool: Pool,
+    pub(crate) recovery: Recovery,
     /// Where a handed-on permit is announced.
-    pub(crate) granted: broadcast::Sender<JobId>,
+    pub(crate) decided: broadcast::Sender<Decision>,
     /// The jobs that are to be cancelled.
-    pub(crate) cancelling: watch::Receiver<BTreeSet<JobId>>,
+    pub(crate) cancelling: watch::Receiver<Cancellations>,
     /// Long polls end with it.
     pub(crate) stop: CancellationToken,
 }
@@ -60,6 +65,8 @@ pub(crate) enum Refusal {
     Gone,
     /// Not now; ask again.
     Later,
+    /// Not now: there is no room to store it.
+    NoRoom,
 }
 
 impl IntoResponse for Refusal {
@@ -68,6 +75,7 @@ impl IntoResponse for Refusal {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED.into_response(),
             Self::Invalid => StatusCode::BAD_REQUEST.into_response(),
             Self::Gone => StatusCode::GONE.into_response(),
+            Self::NoRoom => StatusCode::INSUFFICIENT_STORAGE.into_response(),
             Self::Later => {
                 let soon = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
                 (StatusCode::SERVICE_UNAVAILABLE, soon).into_response()
@@ -82,19 +90,22 @@ pub(crate) fn routes(relay: Arc<Relay>) -> Router {
         .route(ASSIGNMENT, post(assignment::post))
         .route(OUTPUT, put(output::put))
         .route(ORDERS, get(orders::get))
+        .route(CANCELLING, post(cancelling::post))
         .route(EXIT, post(exit::post))
         .layer(DefaultBodyLimit::max(MAX_CHUNK_BYTES))
         .with_state(relay)
 }
 
 /// A dispatcher that cannot answer is waited for; one that refuses for good is believed.
-fn refusal(job: JobId, what: &str, error: &upstream::Error) -> Refusal {
+fn refusal(job: JobId, what: &str, error: &recovery::Error) -> Refusal {
     if error.is_final() {
         tracing::info!(job.id = %job, "{what} of job {job} is not wanted: {}", chain(error));
-        Refusal::Gone
-    } else {
-        tracing::warn!(job.id = %job, "{what} of job {job} must wait: {}", chain(error));
-        Refusal::Later
+        return Refusal::Gone;
+    }
+    tracing::warn!(job.id = %job, "{what} of job {job} must wait: {}", chain(error));
+    match error.code() {
+        Some(ProblemCode::StorageFull) => Refusal::NoRoom,
+        _ => Refusal::Later,
     }
 }
 
@@ -104,8 +115,9 @@ mod tests {
     use axum::http::Request;
     use invoke_protocol::command::Command;
     use invoke_protocol::envelope::{Order, OrderV1};
-    use invoke_protocol::runner::{Permit, PermitRefusal};
+    use invoke_protocol::runner::{Permit, PermitRefusal, Report};
     use invoke_protocol::shim::Assignment;
+    use invoke_protocol::state::ReasonCode;
     use invoke_protocol::topology::pod_name;
     use kube::Api;
     use serde_json::{Value, json};
@@ -119,28 +131,28 @@ mod tests {
     struct Door {
         world: World,
         routes: Router,
-        granted: broadcast::Receiver<JobId>,
-        cancelling: watch::Sender<BTreeSet<JobId>>,
+        decided: broadcast::Receiver<Decision>,
+        cancelling: watch::Sender<Cancellations>,
     }
 
     impl Door {
         /// A door that is knocked at by the pod of [`order`].
         async fn open(dispatcher: &Dispatcher, permit: Option<Permit>) -> Self {
-            let pod = serde_json::from_value(json!({"metadata": {
-                "name": pod_name(job()), "uid": uid(1),
-                "labels": {"invoke.dev/job": job().to_string(), "app.kubernetes.io/managed-by": "invoke-runner"},
-                "annotations": {"invoke.dev/order-sha256": accepted().digest.to_string()},
-            }}))
-            .unwrap();
             let script = Script {
                 permit,
+                ..Script::with_pod(1)
+            };
+            Self::onto(dispatcher, script).await
+        }
+
+        async fn onto(dispatcher: &Dispatcher, script: Script) -> Self {
+            let script = Script {
                 vouch: Some((pod_name(job()), uid(1))),
-                pods: [(pod_name(job()), pod)].into(),
-                ..Script::default()
+                ..script
             };
             let world = World::new(script).await;
-            let (granted, receiver) = broadcast::channel(4);
-            let (cancelling, jobs) = watch::channel(BTreeSet::new());
+            let (decided, receiver) = broadcast::channel(4);
+            let (cancelling, jobs) = watch::channel(Cancellations::new());
             let relay = Relay {
                 porter: Porter::new(
                     Api::all(world.client.clone()),
@@ -152,14 +164,15 @@ mod tests {
                 config: Arc::new(config()),
                 cluster: "edge-7".parse().unwrap(),
                 pool: world.pool.clone(),
-                granted,
+                recovery: world.recovery(),
+                decided,
                 cancelling: jobs,
                 stop: CancellationToken::new(),
             };
             Self {
                 world,
                 routes: routes(Arc::new(relay)),
-                granted: receiver,
+                decided: receiver,
                 cancelling,
             }
         }
@@ -216,7 +229,114 @@ mod tests {
                 .environment
                 .contains(&("INVOKE_CLUSTER".to_owned(), "edge-7".to_owned()))
         );
-        assert_eq!(door.granted.try_recv(), Ok(job()));
+        assert_eq!(
+            (assignment.grace_seconds, assignment.drain_seconds),
+            (30, 60)
+        );
+        assert_eq!(door.decided.try_recv(), Ok(Decision::Granted(job())));
+        let record = door.world.records.find(job()).await.unwrap().unwrap();
+        assert_eq!(record.pod.to_string(), uid(1));
+    }
+
+    /// A shim whose answer was lost asks again, and any replica answers the same.
+    #[tokio::test]
+    async fn the_same_pod_may_ask_again() {
+        let dispatcher = Dispatcher::new();
+        let door = Door::open(&dispatcher, Some(granted(&dispatcher, order()))).await;
+        let first = door.ask("POST", ASSIGNMENT, "").await;
+        assert_eq!(first.0, 200);
+        assert_eq!(door.ask("POST", ASSIGNMENT, "").await, first);
+        assert_eq!(door.world.script().config_maps.len(), 1);
+    }
+
+    /// The dispatcher's store was restored and has forgotten the first start. The cluster has not.
+    #[tokio::test]
+    async fn what_was_started_in_another_pod_is_not_started_again() {
+        let dispatcher = Dispatcher::new();
+        for believes_in_this_pod in [true, false] {
+            let script = Script {
+                permit: Some(granted(&dispatcher, order())),
+                refuse_reports: believes_in_this_pod.then_some(|report: &Report| {
+                    let this = Some(uid(1).parse().unwrap());
+                    let of_this = matches!(report, Report::PodFailed { pod, .. } if *pod == this);
+                    (!of_this).then_some(ProblemCode::OtherPod)
+                }),
+                ..Script::with_pod(1).with_record(2)
+            };
+            let mut door = Door::onto(&dispatcher, script).await;
+            assert_eq!(door.ask("POST", ASSIGNMENT, "").await, (410, Value::Null));
+            assert!(door.decided.try_recv().is_err());
+            assert!(!door.has_pod());
+            let script = door.world.script();
+            let lost = |report: &Report| matches!(report, Report::PodFailed { reason, .. } if reason.code == ReasonCode::StartedBefore);
+            assert!(script.reports.iter().any(lost), "{:?}", script.reports);
+            let reminded = |report: &Report| matches!(report, Report::Recovered { pod, .. } if pod.to_string() == uid(2));
+            assert_eq!(script.reports.iter().any(reminded), !believes_in_this_pod);
+        }
+    }
+
+    /// Without the record a restored store would start the command again.
+    #[tokio::test]
+    async fn nothing_starts_while_the_cluster_cannot_put_it_on_record() {
+        let dispatcher = Dispatcher::new();
+        let script = Script {
+            permit: Some(granted(&dispatcher, order())),
+            refuse_config_map: Some((503, "etcd has no leader")),
+            ..Script::with_pod(1)
+        };
+        let mut door = Door::onto(&dispatcher, script).await;
+        assert_eq!(door.ask("POST", ASSIGNMENT, "").await.0, 503);
+        assert!(door.decided.try_recv().is_err());
+        door.world.script().refuse_config_map = None;
+        assert_eq!(door.ask("POST", ASSIGNMENT, "").await.0, 200);
+    }
+
+    /// The command runs: that a restored store does not know it is no reason to stop it.
+    #[tokio::test]
+    async fn a_restored_store_is_reminded_by_whoever_speaks_for_the_pod() {
+        let script = || Script {
+            forgotten: true,
+            ..Script::with_pod(1).with_record(1)
+        };
+        let door = Door::onto(&Dispatcher::new(), script()).await;
+        let answer = door.ask("PUT", "/v1/shim/output?from=0", "xx").await;
+        assert_eq!(answer, (200, json!({"log_bytes": 2})));
+        assert!(matches!(
+            &door.world.script().reports[..],
+            [Report::Recovered { .. }]
+        ));
+        let door = Door::onto(&Dispatcher::new(), script()).await;
+        assert_eq!(door.ask("POST", EXIT, record(0)).await.0, 204);
+        // A pod that was never handed a command has nothing to say.
+        let script = Script {
+            forgotten: true,
+            ..Script::with_pod(1)
+        };
+        let door = Door::onto(&Dispatcher::new(), script).await;
+        assert_eq!(door.ask("POST", EXIT, record(0)).await.0, 410);
+    }
+
+    /// The promise of `deploy/README.md`: etcd's disk is what a cluster runs short of first.
+    #[tokio::test]
+    async fn a_job_costs_the_api_server_six_writes() {
+        let dispatcher = Dispatcher::new();
+        let script = Script {
+            permit: Some(granted(&dispatcher, order())),
+            ..Script::default()
+        };
+        let door = Door::onto(&dispatcher, script).await;
+        let pod = door.world.pool.provide(&accepted()).await.unwrap();
+        assert_eq!(door.ask("POST", ASSIGNMENT, "").await.0, 200);
+        for _ in 0..3 {
+            assert_eq!(door.ask("PUT", "/v1/shim/output?from=0", "xx").await.0, 200);
+        }
+        assert_eq!(door.ask("POST", EXIT, record(0)).await.0, 204);
+        door.world.pool.remove(job(), pod).await.unwrap();
+        let record = door.world.records.find(job()).await.unwrap().unwrap();
+        door.world.records.forget(&record).await.unwrap();
+        let script = door.world.script();
+        assert!(script.pods.is_empty() && script.config_maps.is_empty());
+        assert_eq!(script.writes, 6);
     }
 
     /// A stolen store, or a bug in it, must not put another command into a pod than it was made for.
@@ -230,7 +350,7 @@ mod tests {
         for permit in [granted(&dispatcher, other), granted(&forger, order())] {
             let mut door = Door::open(&dispatcher, Some(permit)).await;
             assert_eq!(door.ask("POST", ASSIGNMENT, "").await, (410, Value::Null));
-            assert!(door.granted.try_recv().is_err());
+            assert!(door.decided.try_recv().is_err());
         }
     }
 
@@ -278,6 +398,7 @@ mod tests {
             ("POST", ASSIGNMENT),
             ("PUT", OUTPUT),
             ("GET", ORDERS),
+            ("POST", CANCELLING),
             ("POST", EXIT),
         ];
         let strangers = [
@@ -330,18 +451,30 @@ mod tests {
         );
     }
 
+    /// The shim keeps what it has, and goes on reading: it knows what to do when nobody takes it.
+    #[tokio::test]
+    async fn that_there_is_no_room_is_passed_on() {
+        let script = Script {
+            full: true,
+            ..Script::with_pod(1)
+        };
+        let door = Door::onto(&Dispatcher::new(), script).await;
+        assert_eq!(door.ask("PUT", "/v1/shim/output?from=0", "xx").await.0, 507);
+    }
+
+    fn record(code: u8) -> String {
+        let stream = json!({"bytes": 0, "sha256": ""});
+        json!({
+            "status": {"exited": code}, "cause": "itself", "log_bytes": 0, "stdout": stream, "stderr": stream,
+            "started_at": "2026-11-22T10:00:00Z", "finished_at": "2026-11-22T10:00:01Z",
+            "usage": {"user_micros": 0, "system_micros": 0, "max_rss_bytes": 0},
+        })
+        .to_string()
+    }
+
     #[tokio::test]
     async fn the_end_is_acknowledged_once_it_is_on_record_and_a_second_end_is_not_taken() {
         let door = Door::open(&Dispatcher::new(), None).await;
-        let stream = json!({"bytes": 0, "sha256": ""});
-        let record = |code: u8| {
-            json!({
-                "status": {"exited": code}, "cause": "itself", "log_bytes": 0, "stdout": stream, "stderr": stream,
-                "started_at": "2026-11-22T10:00:00Z", "finished_at": "2026-11-22T10:00:01Z",
-                "usage": {"user_micros": 0, "system_micros": 0, "max_rss_bytes": 0},
-            })
-            .to_string()
-        };
         assert_eq!(door.ask("POST", EXIT, record(0)).await.0, 204);
         assert_eq!(door.ask("POST", EXIT, record(0)).await.0, 204);
         assert_eq!(door.ask("POST", EXIT, record(1)).await.0, 410);
@@ -353,9 +486,33 @@ mod tests {
         let door = Door::open(&Dispatcher::new(), None).await;
         let cancel = async {
             tokio::task::yield_now().await;
-            door.cancelling.send_replace([job()].into());
+            door.cancelling.send_replace([(job(), None)].into());
         };
         let (answer, ()) = tokio::join!(door.ask("GET", ORDERS, ""), cancel);
         assert_eq!(answer, (200, json!({"cancel": true})));
+    }
+
+    #[tokio::test]
+    async fn a_harder_cancel_reaches_a_shim_that_follows_a_softer_one() {
+        let door = Door::open(&Dispatcher::new(), None).await;
+        door.cancelling.send_replace([(job(), Some(0))].into());
+        let known = "/v1/shim/orders?cancel=true&grace_seconds=30";
+        let harder = json!({"cancel": true, "grace_seconds": 0});
+        assert_eq!(door.ask("GET", known, "").await, (200, harder));
+    }
+
+    #[tokio::test]
+    async fn that_the_order_to_stop_arrived_is_told() {
+        let door = Door::open(&Dispatcher::new(), None).await;
+        for refused in [false, true] {
+            door.world.script().refuse_reports =
+                refused.then_some(|_: &Report| Some(ProblemCode::JobOver));
+            assert_eq!(door.ask("POST", CANCELLING, "").await.0, 204);
+        }
+        let pod = uid(1).parse().unwrap();
+        assert_eq!(
+            door.world.script().reports,
+            [Report::CancelDelivered { pod }]
+        );
     }
 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
-use axum::http::{Request, StatusCode};
+use axum::http::header::DATE;
+use axum::http::{HeaderValue, Method, Request, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -16,10 +18,14 @@ use invoke_protocol::runner::{
     CLAIM, COMPLETE, Claim, CompleteRequest, ENROL, EnrolRequest, Enrolment, OUTPUT, OutputAck,
     OutputQuery, PERMIT, Permit, REPORT, Report,
 };
-use k8s_openapi::api::core::v1::Pod;
+use invoke_protocol::topology::{pod_name, start_record_name};
+use jiff::SignedDuration;
+use jiff::fmt::rfc2822::DateTimePrinter;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt as _;
 use kube::client::Body as KubeBody;
 use kube::{Api, Client};
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -27,9 +33,11 @@ use tower::ServiceExt as _;
 
 use crate::config::tests::config;
 use crate::identity::tests::identity;
-use crate::order::tests::order;
+use crate::order::tests::{accepted, order};
 use crate::pool::{DoorName, Pool};
+use crate::recovery::Recovery;
 use crate::relay;
+use crate::start_record::StartRecords;
 use crate::upstream::{Upstream, Wire};
 
 /// The uid of the `n`th pod that the scripted cluster makes.
@@ -43,6 +51,16 @@ pub(crate) struct Script {
     pub(crate) claim: Option<Claim>,
     pub(crate) permit: Option<Permit>,
     pub(crate) enrolment: Option<Enrolment>,
+    /// The dispatcher answers nothing.
+    pub(crate) no_answer: bool,
+    /// The dispatcher's store was restored: it knows of no start until it is reminded.
+    pub(crate) forgotten: bool,
+    /// There is no room for output.
+    pub(crate) full: bool,
+    /// Which reports the dispatcher refuses, and with what.
+    pub(crate) refuse_reports: Option<fn(&Report) -> Option<ProblemCode>>,
+    /// How far the dispatcher's clock is ahead of ours, in seconds.
+    pub(crate) clock_ahead: i64,
     /// How much output is stored.
     pub(crate) stored: u64,
     /// Kubernetes' answer to a new pod: a status and its words.
@@ -57,8 +75,48 @@ pub(crate) struct Script {
     pub(crate) exits: Vec<ExitRecord>,
     pub(crate) pods: HashMap<String, Pod>,
     pub(crate) made: usize,
+    pub(crate) config_maps: HashMap<String, ConfigMap>,
+    /// Kubernetes' answer to a new ConfigMap: a status and its words.
+    pub(crate) refuse_config_map: Option<(u16, &'static str)>,
+    /// Whether the namespace of the pods is being deleted.
+    pub(crate) namespace_leaves: bool,
+    /// How often anything was asked of the API server but to read.
+    pub(crate) writes: usize,
     /// The identity's Secret.
     pub(crate) secret: Value,
+}
+
+impl Script {
+    /// A cluster that has the `n`th pod, made for [`order`].
+    pub(crate) fn with_pod(n: usize) -> Self {
+        let pod = serde_json::from_value(json!({"metadata": {
+            "name": pod_name(job()), "uid": uid(n),
+            "labels": {"invoke.dev/job": job().to_string(), "app.kubernetes.io/managed-by": "invoke-runner"},
+            "annotations": {"invoke.dev/order-sha256": accepted().digest.to_string()},
+            "finalizers": ["invoke.dev/result"],
+        }}))
+        .unwrap();
+        Self {
+            pods: [(pod_name(job()), pod)].into(),
+            ..Self::default()
+        }
+    }
+
+    /// The cluster remembers that the `n`th pod was permitted to start.
+    pub(crate) fn with_record(mut self, n: usize) -> Self {
+        let record = serde_json::from_value(json!({
+            "metadata": {
+                "name": start_record_name(job()), "uid": uid(99),
+                "creationTimestamp": "2026-11-22T10:00:00Z",
+                "labels": {"invoke.dev/start-record": job().to_string()},
+                "annotations": {"invoke.dev/keep-until": "2026-11-22T11:15:00Z"},
+            },
+            "data": {"pod": uid(n)},
+        }))
+        .unwrap();
+        self.config_maps.insert(start_record_name(job()), record);
+        self
+    }
 }
 
 type Shared = Arc<Mutex<Script>>;
@@ -70,6 +128,7 @@ pub(crate) struct World {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) client: Client,
     pub(crate) pool: Pool,
+    pub(crate) records: StartRecords,
 }
 
 impl World {
@@ -88,14 +147,23 @@ impl World {
             service: "127.0.0.1:8443".to_owned(),
             ca: "PEM".to_owned(),
         };
-        let pods = Api::namespaced(client.clone(), "invoke-jobs");
-        let pool = Pool::new(pods, Arc::new(config()), door);
+        let pool = Pool::new(client.clone(), Arc::new(config()), door);
+        let records = StartRecords::new(Api::namespaced(client.clone(), "invoke-jobs"));
         Self {
             script,
             wire,
             upstream: Arc::new(upstream),
             client,
             pool,
+            records,
+        }
+    }
+
+    pub(crate) fn recovery(&self) -> Recovery {
+        Recovery {
+            upstream: Arc::clone(&self.upstream),
+            records: self.records.clone(),
+            pool: self.pool.clone(),
         }
     }
 
@@ -105,20 +173,6 @@ impl World {
 }
 
 async fn dispatcher(script: Shared) -> Wire {
-    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), certified.cert.pem()).unwrap();
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let tls = relay::tls(
-        &certified.cert.pem(),
-        &certified.signing_key.serialize_pem(),
-    )
-    .unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!(
-        "https://localhost:{}",
-        listener.local_addr().unwrap().port()
-    );
     let routes = Router::new()
         .route(ENROL, post(enrol))
         .route(CLAIM, post(claim))
@@ -126,7 +180,29 @@ async fn dispatcher(script: Shared) -> Wire {
         .route(REPORT, post(report))
         .route(OUTPUT, put(output))
         .route(COMPLETE, post(complete))
+        .layer(from_fn_with_state(Arc::clone(&script), as_scripted))
         .with_state(script);
+    let parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    serve(parameters, routes).await
+}
+
+/// A way to a dispatcher that shows a certificate such as this.
+pub(crate) async fn wire_with(parameters: CertificateParams) -> Wire {
+    serve(parameters, Router::new()).await
+}
+
+async fn serve(parameters: CertificateParams, routes: Router) -> Wire {
+    let key = KeyPair::generate().unwrap();
+    let certificate = parameters.self_signed(&key).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), certificate.pem()).unwrap();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let tls = relay::tls(&certificate.pem(), &key.serialize_pem()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
     tokio::spawn(relay::serve(
         listener,
         tls,
@@ -134,6 +210,24 @@ async fn dispatcher(script: Shared) -> Wire {
         CancellationToken::new(),
     ));
     Wire::new(url.parse().unwrap(), Some(file.path())).unwrap()
+}
+
+/// Away, or with a clock of its own.
+async fn as_scripted(State(script): State<Shared>, request: Request<Body>, next: Next) -> Response {
+    let (no_answer, ahead) = {
+        let script = script.lock().unwrap();
+        (script.no_answer, script.clock_ahead)
+    };
+    let mut response = if no_answer {
+        problem(ProblemCode::Unavailable)
+    } else {
+        next.run(request).await
+    };
+    let now = crate::clock::now() + SignedDuration::from_secs(ahead);
+    let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&now);
+    let date = HeaderValue::try_from(date.unwrap()).unwrap();
+    response.headers_mut().insert(DATE, date);
+    response
 }
 
 fn problem(code: ProblemCode) -> Response {
@@ -167,9 +261,16 @@ async fn permit(State(script): State<Shared>) -> Response {
     )
 }
 
-async fn report(State(script): State<Shared>, Json(report): Json<Report>) -> StatusCode {
-    script.lock().unwrap().reports.push(report);
-    StatusCode::NO_CONTENT
+async fn report(State(script): State<Shared>, Json(report): Json<Report>) -> Response {
+    let mut script = script.lock().unwrap();
+    if let Some(code) = script.refuse_reports.and_then(|refuse| refuse(&report)) {
+        return problem(code);
+    }
+    if let Report::Recovered { .. } = report {
+        script.forgotten = false;
+    }
+    script.reports.push(report);
+    StatusCode::NO_CONTENT.into_response()
 }
 
 async fn output(
@@ -178,6 +279,12 @@ async fn output(
     log: Bytes,
 ) -> Response {
     let mut script = script.lock().unwrap();
+    if script.forgotten {
+        return problem(ProblemCode::NotStarted);
+    }
+    if script.full {
+        return problem(ProblemCode::StorageFull);
+    }
     if query.from > script.stored {
         return problem(ProblemCode::OutputGap);
     }
@@ -190,6 +297,9 @@ async fn output(
 
 async fn complete(State(script): State<Shared>, Json(request): Json<CompleteRequest>) -> Response {
     let mut script = script.lock().unwrap();
+    if script.forgotten {
+        return problem(ProblemCode::NotStarted);
+    }
     match script.exits.first() {
         Some(first) if *first != request.exit => problem(ProblemCode::Contradiction),
         _ => {
@@ -201,16 +311,29 @@ async fn complete(State(script): State<Shared>, Json(request): Json<CompleteRequ
 
 fn cluster(script: Shared) -> Client {
     let routes = Router::new()
-        .route("/api/v1/namespaces/invoke-jobs/pods", post(create_pod))
+        .route("/api/v1/namespaces/invoke-jobs", get(get_namespace))
+        .route(
+            "/api/v1/namespaces/invoke-jobs/pods",
+            post(create_pod).get(list_pods),
+        )
         .route(
             "/api/v1/namespaces/invoke-jobs/pods/{name}",
-            get(get_pod).delete(delete_pod),
+            get(get_pod).delete(delete_pod).patch(patch_pod),
+        )
+        .route(
+            "/api/v1/namespaces/invoke-jobs/configmaps",
+            post(create_config_map).get(list_config_maps),
+        )
+        .route(
+            "/api/v1/namespaces/invoke-jobs/configmaps/{name}",
+            get(get_config_map).delete(delete_config_map),
         )
         .route(
             "/api/v1/namespaces/invoke-system/secrets/invoke-runner-identity",
             get(get_secret).put(put_secret),
         )
         .route("/apis/authentication.k8s.io/v1/tokenreviews", post(review))
+        .layer(from_fn_with_state(Arc::clone(&script), counted))
         .with_state(script);
     Client::new(
         routes.map_request(|request: Request<KubeBody>| request.map(Body::new)),
@@ -250,6 +373,25 @@ async fn get_pod(State(script): State<Shared>, Path(name): Path<String>) -> Resp
     pod.map_or_else(|| status(404, "not found"), |pod| Json(pod).into_response())
 }
 
+async fn counted(State(script): State<Shared>, request: Request<Body>, next: Next) -> Response {
+    if request.method() != Method::GET {
+        script.lock().unwrap().writes += 1;
+    }
+    next.run(request).await
+}
+
+async fn get_namespace(State(script): State<Shared>) -> Json<Value> {
+    let leaves = script.lock().unwrap().namespace_leaves;
+    let deleted = leaves.then_some("2026-11-22T10:00:00Z");
+    Json(json!({"metadata": {"name": "invoke-jobs", "deletionTimestamp": deleted}}))
+}
+
+async fn list_pods(State(script): State<Shared>) -> Json<Value> {
+    let pods: Vec<_> = script.lock().unwrap().pods.values().cloned().collect();
+    Json(json!({"metadata": {}, "items": pods}))
+}
+
+/// With a finalizer it stays until that is taken.
 async fn delete_pod(
     State(script): State<Shared>,
     Path(name): Path<String>,
@@ -261,7 +403,84 @@ async fn delete_pod(
     if uid.is_none() || options["preconditions"]["uid"].as_str() != uid.as_deref() {
         return status(409, "the uid in the precondition is another");
     }
-    Json(script.pods.remove(&name)).into_response()
+    let pod = script.pods.get_mut(&name).unwrap();
+    if pod.finalizers().is_empty() {
+        return Json(script.pods.remove(&name)).into_response();
+    }
+    pod.metadata.deletion_timestamp =
+        serde_json::from_value(json!("2026-11-22T10:00:00Z")).unwrap();
+    Json(pod.clone()).into_response()
+}
+
+/// Understands one patch: the one that takes a finalizer.
+async fn patch_pod(
+    State(script): State<Shared>,
+    Path(name): Path<String>,
+    Json(patch): Json<Value>,
+) -> Response {
+    let mut script = script.lock().unwrap();
+    let Some(pod) = script.pods.get_mut(&name) else {
+        return status(404, "not found");
+    };
+    let patch = &patch["metadata"];
+    if patch["uid"].as_str() != pod.uid().as_deref() {
+        return status(409, "the uid in the precondition is another");
+    }
+    let taken = patch["$deleteFromPrimitiveList/finalizers"].as_array();
+    let is_taken =
+        |finalizer: &String| taken.is_some_and(|taken| taken.contains(&json!(finalizer)));
+    pod.finalizers_mut()
+        .retain(|finalizer| !is_taken(finalizer));
+    let pod = pod.clone();
+    if pod.finalizers().is_empty() && pod.metadata.deletion_timestamp.is_some() {
+        script.pods.remove(&name);
+    }
+    Json(pod).into_response()
+}
+
+async fn create_config_map(
+    State(script): State<Shared>,
+    Json(mut made): Json<ConfigMap>,
+) -> Response {
+    let mut script = script.lock().unwrap();
+    if let Some((code, words)) = script.refuse_config_map {
+        return status(code, words);
+    }
+    if script.config_maps.contains_key(&made.name_any()) {
+        return status(409, "configmaps already exists");
+    }
+    made.metadata.uid = Some(uid(99));
+    made.metadata.creation_timestamp =
+        serde_json::from_value(json!("2026-11-22T10:00:00Z")).unwrap();
+    script.config_maps.insert(made.name_any(), made.clone());
+    Json(made).into_response()
+}
+
+async fn list_config_maps(State(script): State<Shared>) -> Json<Value> {
+    let found: Vec<_> = script
+        .lock()
+        .unwrap()
+        .config_maps
+        .values()
+        .cloned()
+        .collect();
+    Json(json!({"metadata": {}, "items": found}))
+}
+
+async fn get_config_map(State(script): State<Shared>, Path(name): Path<String>) -> Response {
+    let found = script.lock().unwrap().config_maps.get(&name).cloned();
+    found.map_or_else(
+        || status(404, "not found"),
+        |found| Json(found).into_response(),
+    )
+}
+
+async fn delete_config_map(State(script): State<Shared>, Path(name): Path<String>) -> Response {
+    let found = script.lock().unwrap().config_maps.remove(&name);
+    found.map_or_else(
+        || status(404, "not found"),
+        |found| Json(found).into_response(),
+    )
 }
 
 async fn get_secret(State(script): State<Shared>) -> Json<Value> {

@@ -2,31 +2,37 @@
 //!
 //! ```text
 //!  judged ──▶ claim ──▶ slot ──▶ pod ──▶ reported ──▶ wait ── permit granted, by any replica ──▶ Ack
+//!               │                 │                     └─ pod lost, and that is on record ────▶ Ack
 //!               │                 └─ refused by Kubernetes ──▶ reported ──────────────────────▶ Ack
 //!               └─ over, or started elsewhere ────────────────────────────────────────────────▶ Ack
 //! ```
 //!
 //! The message is held until the permit, so that a runner that dies before has it redelivered to
-//! another one; and no longer, because the broker takes back what is held for half an hour.
+//! another one; and no longer, because the broker takes back what is held for half an hour. What is let
+//! go of before is put off with the dispatcher, which sends it anew: what comes back to the queue by
+//! itself counts as a crash.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
-use invoke_protocol::id::JobId;
+use invoke_protocol::id::{JobId, PodUid};
 use invoke_protocol::runner::{Claim, Report};
 use invoke_protocol::state::{Reason, ReasonCode};
 use invoke_protocol::topology::pod_name;
+use jiff::SignedDuration;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::config::Config;
 use crate::job_pod::JobPod;
 use crate::order::{Accepted, Trust, Verdict};
 use crate::pool::{self, Pool};
+use crate::recovery::Recovery;
 use crate::report::chain;
-use crate::slots::Slots;
+use crate::slots::{Slot, Slots};
 use crate::upstream::{self, Upstream};
 
 /// What becomes of a message.
@@ -40,6 +46,15 @@ pub(crate) enum Disposition {
     DeadLetter,
 }
 
+/// What decides a message that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// This replica has handed a job's permit on.
+    Granted(JobId),
+    /// A pod has failed, and that is on record. If its job is to be tried again, it is ordered again.
+    Lost(PodUid),
+}
+
 /// How long a message is held: well under the half hour after which RabbitMQ closes the channel, with
 /// everything else that is held on it.
 const HOLD: Duration = Duration::from_secs(20 * 60);
@@ -50,6 +65,12 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// For how long to try to reach the dispatcher before another replica may.
 const REACH: Duration = Duration::from_secs(60);
 
+/// For how long to try to put a job off.
+const PUT_OFF: Duration = Duration::from_secs(5);
+
+/// A clock that is further off than this is worth a word.
+const SKEW: SignedDuration = SignedDuration::from_secs(30);
+
 /// What starting takes.
 pub(crate) struct Starter {
     pub(crate) trust: Trust,
@@ -57,20 +78,20 @@ pub(crate) struct Starter {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) slots: Slots,
     pub(crate) pool: Pool,
-    /// Jobs whose permit this replica has handed on.
-    pub(crate) granted: broadcast::Sender<JobId>,
+    pub(crate) recovery: Recovery,
+    pub(crate) decided: broadcast::Sender<Decision>,
+    /// What is held is put off with it.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Starter {
     /// Does all there is to do about one message.
     pub(crate) async fn handle(&self, message: &[u8]) -> Disposition {
+        invoke_hooks::point("runner.after-receive");
         let offers = |profile: &_| self.config.profiles.contains_key(profile);
         match self.trust.judge(message, offers, clock::now()) {
             Verdict::Accepted(accepted) => self.start(&accepted).await,
-            Verdict::Expired(job) => {
-                tracing::info!(job.id = %job, "order for job {job} has expired and is forgotten");
-                Disposition::Ack
-            }
+            Verdict::Expired(job) => self.forget_expired(job).await,
             Verdict::Refused(job, reason) => {
                 tracing::warn!(job.id = %job, "order for job {job} is refused: {}", reason.message);
                 self.tell_last(job, &Report::Rejected { reason }).await
@@ -85,28 +106,75 @@ impl Starter {
         }
     }
 
+    /// What looks expired is not run, whatever the reason; but a clock that is wrong must not be a riddle.
+    async fn forget_expired(&self, job: JobId) -> Disposition {
+        let ahead = -self.upstream.behind();
+        if ahead.abs() <= SKEW {
+            tracing::info!(job.id = %job, "order for job {job} has expired and is forgotten");
+            return Disposition::Ack;
+        }
+        let words = format!(
+            "the order looks expired to the runner, whose node's clock differs from the dispatcher's by \
+             {} s: set that clock right",
+            ahead.as_secs()
+        );
+        tracing::error!(job.id = %job, "order for job {job} is not followed: {words}");
+        let reason = Reason::new(ReasonCode::ClockSkew, words);
+        self.tell_last(job, &Report::Waiting { reason }).await
+    }
+
     async fn start(&self, accepted: &Accepted) -> Disposition {
         let job = accepted.order.job;
-        let held = tokio::time::timeout(HOLD, self.bring_to_start(accepted)).await;
-        held.unwrap_or_else(|_elapsed| {
-            tracing::info!(job.id = %job, "job {job} still waits for its start; its message goes round once more");
-            Disposition::Requeue
-        })
+        let held = tokio::time::timeout(HOLD, self.bring_to_start(accepted));
+        let disposition = tokio::select! {
+            held = held => held.ok(),
+            () = self.stop.cancelled() => None,
+        };
+        match disposition {
+            Some(disposition) => disposition,
+            None => self.put_off(job).await,
+        }
+    }
+
+    /// Lets go of a message whose job has not started: the dispatcher sends another one.
+    async fn put_off(&self, job: JobId) -> Disposition {
+        let report = self.upstream.report(job, &Report::Postponed);
+        match tokio::time::timeout(PUT_OFF, report).await {
+            Ok(Ok(())) => {
+                tracing::info!(job.id = %job, "job {job} still waits for its start; it is put off and ordered again");
+                Disposition::Ack
+            }
+            // It has started in the meantime, or is over.
+            Ok(Err(error)) if error.is_final() => Disposition::Ack,
+            Ok(Err(_)) | Err(_) => {
+                tracing::info!(job.id = %job, "job {job} still waits for its start; its message goes round once more");
+                Disposition::Requeue
+            }
+        }
     }
 
     async fn bring_to_start(&self, accepted: &Accepted) -> Disposition {
         let job = accepted.order.job;
-        // Before there is a pod that could ask for its permit: a grant must not be missed.
-        let granted = self.granted.subscribe();
-        match self.persist(|| self.upstream.claim(job)).await {
+        // Before there is a pod that could ask for its permit, or be lost: a decision must not be missed.
+        let (granted, lost) = (self.decided.subscribe(), self.decided.subscribe());
+        match self.persist(|| self.claim(job)).await {
             Ok(Claim::Yours) => tracing::info!(job.id = %job, "job {job} is claimed"),
             Ok(done) => return self.give_up(job, done).await,
             Err(error) => return undecided(job, &error),
         }
+        invoke_hooks::point("runner.after-claim");
         tokio::select! {
             disposition = self.until_decided(job, granted) => disposition,
-            disposition = self.make_pod(accepted) => disposition,
+            disposition = self.make_pod(accepted, lost) => disposition,
         }
+    }
+
+    async fn claim(&self, job: JobId) -> Result<Claim, upstream::Error> {
+        let claim = self.upstream.claim(job).await?;
+        if invoke_hooks::sabotaged("no-claim") {
+            return Ok(Claim::Yours);
+        }
+        Ok(claim)
     }
 
     /// Waits for this replica to hand the permit on, or for the dispatcher to say that another has, or
@@ -114,14 +182,14 @@ impl Starter {
     async fn until_decided(
         &self,
         job: JobId,
-        mut granted: broadcast::Receiver<JobId>,
+        mut granted: broadcast::Receiver<Decision>,
     ) -> Disposition {
         loop {
             tokio::select! {
-                () = grant_of(job, &mut granted) => return Disposition::Ack,
+                () = decision(Decision::Granted(job), &mut granted) => return Disposition::Ack,
                 () = tokio::time::sleep(ASK_AGAIN) => {}
             }
-            match self.upstream.claim(job).await {
+            match self.claim(job).await {
                 Ok(Claim::Yours) => {}
                 Ok(done) => return self.give_up(job, done).await,
                 Err(error) => tracing::warn!(job.id = %job, "job {job} waits: {}", chain(&error)),
@@ -130,63 +198,78 @@ impl Starter {
     }
 
     /// Makes the pod. Returns only when it must not be waited for.
-    async fn make_pod(&self, accepted: &Accepted) -> Disposition {
+    async fn make_pod(
+        &self,
+        accepted: &Accepted,
+        mut lost: broadcast::Receiver<Decision>,
+    ) -> Disposition {
         let job = accepted.order.job;
-        let slot = match self.slots.try_take(job) {
-            Some(slot) => slot,
-            None => {
-                let words = format!(
-                    "the cluster runs {} jobs, as many as its runner takes at once",
-                    self.config.max_jobs
-                );
-                self.tell(
-                    job,
-                    &Report::Waiting {
-                        reason: Reason::new(ReasonCode::RunnerBusy, words),
-                    },
-                )
-                .await;
-                self.slots.take(job).await
-            }
-        };
+        // Kept until the message is done with: by then the pod counts by itself.
+        let _slot = self.slot(job).await;
         match self.provide(accepted).await {
-            Ok(()) => self.tell(job, &Report::PodCreated).await,
+            Ok(Provided::Pod(uid)) => {
+                invoke_hooks::point("runner.after-pod");
+                self.tell(job, &Report::PodCreated).await;
+                decision(Decision::Lost(uid), &mut lost).await;
+                tracing::info!(job.id = %job, pod.uid = %uid, "job {job} has lost its pod before its start");
+                Disposition::Ack
+            }
+            Ok(Provided::StartedBefore) => Disposition::Ack,
             Err(reason) => {
                 tracing::warn!(job.id = %job, "job {job} gets no pod: {}", reason.message);
-                return self
-                    .tell_last(job, &Report::PodFailed { pod: None, reason })
-                    .await;
+                self.tell_last(job, &Report::PodFailed { pod: None, reason })
+                    .await
             }
         }
-        // Kept until the message is done with: by then the pod counts by itself.
-        let _slot = slot;
-        std::future::pending().await
     }
 
-    async fn provide(&self, accepted: &Accepted) -> Result<(), Reason> {
+    /// The right to make one more pod, when there is one.
+    async fn slot(&self, job: JobId) -> Slot {
+        if let Some(slot) = self.slots.try_take(job) {
+            return slot;
+        }
+        let words = format!(
+            "the cluster runs {} jobs, as many as its runner takes at once",
+            self.config.max_jobs
+        );
+        let reason = Reason::new(ReasonCode::RunnerBusy, words);
+        self.tell(job, &Report::Waiting { reason }).await;
+        self.slots.take(job).await
+    }
+
+    async fn provide(&self, accepted: &Accepted) -> Result<Provided, Reason> {
         let job = accepted.order.job;
         let mut waits = waits();
+        let mut told = None;
         loop {
-            match self.pool.provide(accepted).await {
-                Ok(uid) => {
-                    tracing::info!(job.id = %job, pod.uid = %uid, "job {job} has its pod");
-                    return Ok(());
-                }
+            let reason = match self.try_to_provide(accepted).await {
+                Ok(provided) => return Ok(provided),
                 Err(pool::Error::Refused(reason)) => return Err(reason),
-                Err(error) => {
-                    let words = chain(&error);
-                    tracing::warn!(job.id = %job, "job {job} has no pod yet: {words}");
-                    self.tell(
-                        job,
-                        &Report::Waiting {
-                            reason: Reason::new(ReasonCode::PodRefused, words),
-                        },
-                    )
-                    .await;
-                }
+                Err(error) => error.reason(),
+            };
+            tracing::warn!(job.id = %job, "job {job} has no pod yet: {}", reason.message);
+            // Said once: a quota may be used up for hours, and is asked for every few seconds.
+            if told.as_ref() != Some(&reason.code) {
+                told = Some(reason.code);
+                self.tell(job, &Report::Waiting { reason }).await;
             }
             tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
         }
+    }
+
+    async fn try_to_provide(&self, accepted: &Accepted) -> Result<Provided, pool::Error> {
+        let job = accepted.order.job;
+        // The dispatcher says that it never started. If the cluster knows better, the fence in front of the
+        // start would hold; to ask first spares a pod, and the dispatcher a permit that it would regret.
+        let record = self.recovery.records.find(job).await;
+        if let Some(record) = record.map_err(pool::Error::Later)?
+            && self.recovery.remind(&record).await
+        {
+            return Ok(Provided::StartedBefore);
+        }
+        let uid = self.pool.provide(accepted).await?;
+        tracing::info!(job.id = %job, pod.uid = %uid, "job {job} has its pod");
+        Ok(Provided::Pod(uid))
     }
 
     /// Nothing is left to start.
@@ -248,12 +331,19 @@ impl Starter {
     }
 }
 
-/// Waits until this replica hands on the permit of a job. Grants that are missed because there are too
-/// many at once are found out by asking.
-async fn grant_of(job: JobId, granted: &mut broadcast::Receiver<JobId>) {
+/// What an order got.
+enum Provided {
+    Pod(PodUid),
+    /// The cluster has a record of its start, and the dispatcher knows of it now.
+    StartedBefore,
+}
+
+/// Waits for one decision. Those that are missed because there are too many at once are found out by
+/// asking.
+async fn decision(awaited: Decision, decided: &mut broadcast::Receiver<Decision>) {
     loop {
-        match granted.recv().await {
-            Ok(other) if other != job => {}
+        match decided.recv().await {
+            Ok(other) if other != awaited => {}
             Ok(_) => return,
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => std::future::pending().await,
@@ -310,7 +400,9 @@ mod tests {
             upstream: Arc::clone(&world.upstream),
             slots: Slots::new(max_jobs, live),
             pool: world.pool.clone(),
-            granted: broadcast::channel(4).0,
+            recovery: world.recovery(),
+            decided: broadcast::channel(4).0,
+            stop: CancellationToken::new(),
         })
     }
 
@@ -329,12 +421,20 @@ mod tests {
         }
     }
 
-    /// Hands the permit on once the dispatcher was told of the pod.
-    async fn grant_when_created(world: &World, starter: &Starter) {
-        while !world.script().reports.contains(&Report::PodCreated) {
+    async fn until_told(world: &World, is_it: impl Fn(&Report) -> bool) {
+        while !world.script().reports.iter().any(&is_it) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        starter.granted.send(job()).unwrap();
+    }
+
+    async fn until_created(world: &World) {
+        until_told(world, |report| *report == Report::PodCreated).await;
+    }
+
+    /// Hands the permit on once the dispatcher was told of the pod.
+    async fn grant_when_created(world: &World, starter: &Starter) {
+        until_created(world).await;
+        starter.decided.send(Decision::Granted(job())).unwrap();
     }
 
     /// Before the permit another replica must be able to take over, after it nobody must.
@@ -408,16 +508,123 @@ mod tests {
     #[tokio::test]
     async fn what_kubernetes_refuses_is_told_in_its_words() {
         let (world, disposition) = handled(Script {
-            refuse_pod: Some((403, "exceeded quota: few")),
+            refuse_pod: Some((403, "violates PodSecurity: few")),
             ..yours()
         })
         .await;
         assert_eq!(disposition, Disposition::Ack);
-        let reason = Reason::new(ReasonCode::PodRefused, "exceeded quota: few");
+        let reason = Reason::new(ReasonCode::AdmissionRefused, "violates PodSecurity: few");
         assert_eq!(
             world.script().reports,
             [Report::PodFailed { pod: None, reason }]
         );
+    }
+
+    /// What others give back is taken; until then the job waits, and says for what.
+    #[tokio::test]
+    async fn a_quota_that_is_used_up_is_waited_for() {
+        let script = Script {
+            refuse_pod: Some((403, "exceeded quota: few")),
+            ..yours()
+        };
+        let (world, dispatcher) = (World::new(script).await, Dispatcher::new());
+        let starter = starter(&world, &dispatcher, 4);
+        let message = dispatcher.message(fresh());
+        let given_back = async {
+            until_told(&world, |report| matches!(report, Report::Waiting { .. })).await;
+            world.script().refuse_pod = None;
+            grant_when_created(&world, &starter).await;
+        };
+        let (disposition, ()) = tokio::join!(starter.handle(&message), given_back);
+        assert_eq!(disposition, Disposition::Ack);
+        let reason = Reason::new(ReasonCode::Quota, "exceeded quota: few");
+        assert_eq!(
+            world.script().reports,
+            [Report::Waiting { reason }, Report::PodCreated]
+        );
+    }
+
+    /// The dispatcher orders it again; two messages for one job would be held for twenty minutes.
+    #[tokio::test]
+    async fn the_message_of_a_pod_that_was_lost_is_let_go_of() {
+        let (world, dispatcher) = (World::new(yours()).await, Dispatcher::new());
+        let starter = starter(&world, &dispatcher, 4);
+        let message = dispatcher.message(fresh());
+        let lose = async {
+            until_created(&world).await;
+            for n in [2, 1] {
+                let uid = crate::scripted::uid(n).parse().unwrap();
+                starter.decided.send(Decision::Lost(uid)).unwrap();
+            }
+        };
+        let (disposition, ()) = tokio::join!(starter.handle(&message), lose);
+        assert_eq!(disposition, Disposition::Ack);
+    }
+
+    /// The broker counts what comes back as a crash, and gives up on it one day.
+    #[tokio::test]
+    async fn what_is_held_at_a_stop_is_put_off() {
+        use invoke_protocol::problem::ProblemCode;
+        for (refused, expected) in [
+            (None, Disposition::Ack),
+            (Some(ProblemCode::JobOver), Disposition::Ack),
+            (Some(ProblemCode::Unavailable), Disposition::Requeue),
+        ] {
+            let (world, dispatcher) = (World::new(yours()).await, Dispatcher::new());
+            let starter = starter(&world, &dispatcher, 4);
+            let message = dispatcher.message(fresh());
+            let stop = async {
+                until_created(&world).await;
+                world.script().refuse_reports = match refused {
+                    None => None,
+                    Some(ProblemCode::JobOver) => Some(|_| Some(ProblemCode::JobOver)),
+                    Some(_) => Some(|_| Some(ProblemCode::Unavailable)),
+                };
+                starter.stop.cancel();
+            };
+            let (disposition, ()) = tokio::join!(starter.handle(&message), stop);
+            assert_eq!(disposition, expected, "{refused:?}");
+            let told = world.script().reports.contains(&Report::Postponed);
+            assert_eq!(told, refused.is_none());
+            assert_eq!(world.script().pods.len(), 1, "whoever is next adopts it");
+        }
+    }
+
+    /// A restored store orders again what has run: it is reminded, and no pod is made.
+    #[tokio::test]
+    async fn what_the_cluster_remembers_is_not_started_again() {
+        let (world, disposition) = handled(Script {
+            forgotten: true,
+            ..yours().with_record(1)
+        })
+        .await;
+        let script = world.script();
+        assert_eq!((disposition, script.made), (Disposition::Ack, 0));
+        assert!(
+            matches!(&script.reports[..], [Report::Recovered { .. }, Report::PodFailed { reason, .. }]
+                if reason.code == ReasonCode::StartedBefore)
+        );
+    }
+
+    /// It fails closed, but says why: nobody would look for a clock.
+    #[tokio::test]
+    async fn an_order_that_a_wrong_clock_calls_expired_is_refused_with_that_reason() {
+        for (behind, said) in [(0, false), (7200, true)] {
+            let script = Script {
+                clock_ahead: -behind,
+                ..yours()
+            };
+            let (world, dispatcher) = (World::new(script).await, Dispatcher::new());
+            let starter = starter(&world, &dispatcher, 4);
+            let _any_answer_tells_the_time = world.upstream.claim(job()).await.unwrap();
+            let disposition = starter.handle(&dispatcher.message(order())).await;
+            assert_eq!(disposition, Disposition::Ack);
+            let script = world.script();
+            let told = script.reports.iter().any(
+                |report| matches!(report, Report::Waiting { reason } if reason.code == ReasonCode::ClockSkew),
+            );
+            assert_eq!((told, script.made), (said, 0));
+        }
     }
 
     /// Not even a question goes out on account of a message that nobody has signed.

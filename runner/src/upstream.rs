@@ -2,6 +2,7 @@
 //! that the runner knows besides the broker's, which it learns from here.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +14,12 @@ use invoke_protocol::runner::{
     OUTPUT, OutputAck, OutputQuery, PERMIT, Permit, PermitRequest, REPORT, Report, TOKEN_AUDIENCE,
     TokenClaims, path,
 };
+use jiff::fmt::rfc2822;
+use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use reqwest::header::DATE;
 use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
+use rustls::CertificateError;
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -40,6 +45,16 @@ pub(crate) enum Error {
     /// The dispatcher refuses, and says why.
     #[error("the dispatcher refuses: {}", .0.detail)]
     Refused(Box<Problem>),
+    /// One of the two clocks is wrong, or somebody forgot to renew a certificate.
+    #[error(
+        "the dispatcher's certificate is not valid at {now}, which is the time by this node's clock: \
+         that clock is wrong, or the certificate has expired"
+    )]
+    CertificateTime {
+        now: Timestamp,
+        #[source]
+        source: reqwest::Error,
+    },
     /// Our own token cannot be made.
     #[error("a token for the dispatcher cannot be signed")]
     Sign(#[source] jsonwebtoken::errors::Error),
@@ -115,7 +130,7 @@ impl Wire {
             .request(Method::POST, ENROL)
             .timeout(CALL)
             .json(request);
-        read(send(call).await?).await
+        read(judge(self::call(call).await?).await?).await
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -142,6 +157,8 @@ pub(crate) struct Upstream {
     cluster: ClusterId,
     runner: RunnerId,
     key: EncodingKey,
+    /// How far our clock is behind the dispatcher's, in seconds, as its last answer said.
+    behind_seconds: AtomicI64,
 }
 
 impl Upstream {
@@ -152,7 +169,13 @@ impl Upstream {
             cluster,
             runner,
             key: EncodingKey::from_ed_der(key),
+            behind_seconds: AtomicI64::new(0),
         }
+    }
+
+    /// How far our clock is behind the dispatcher's; below zero if it is ahead.
+    pub(crate) fn behind(&self) -> SignedDuration {
+        SignedDuration::from_secs(self.behind_seconds.load(Ordering::Relaxed))
     }
 
     pub(crate) async fn amqp_credential(&self) -> Result<AmqpCredential, Error> {
@@ -251,12 +274,19 @@ impl Upstream {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
-        send(request.bearer_auth(self.token()?)).await
+        let response = call(request.bearer_auth(self.token()?)).await?;
+        // Also of a refusal: what is refused may be the token, for its time.
+        if let Some(behind) = behind(&response, clock::now()) {
+            self.behind_seconds
+                .store(behind.as_secs(), Ordering::Relaxed);
+        }
+        judge(response).await
     }
 
-    /// A new token for each call. One signature costs 20 µs, less than keeping one fresh would.
+    /// A new token for each call. One signature costs 20 µs, less than keeping one fresh would. Its times
+    /// are the dispatcher's, who is the only one to read them: a node's wrong clock cuts no cluster off.
     fn token(&self) -> Result<String, Error> {
-        let now = clock::now().as_second();
+        let now = clock::now().as_second() + self.behind().as_secs();
         let claims = TokenClaims {
             sub: self.cluster,
             aud: TOKEN_AUDIENCE.to_owned(),
@@ -269,8 +299,18 @@ impl Upstream {
     }
 }
 
-async fn send(request: RequestBuilder) -> Result<Response, Error> {
-    let response = request.send().await.map_err(Error::Unreachable)?;
+async fn call(request: RequestBuilder) -> Result<Response, Error> {
+    request.send().await.map_err(|source| {
+        if is_about_certificate_time(&source) {
+            let now = clock::now();
+            Error::CertificateTime { now, source }
+        } else {
+            Error::Unreachable(source)
+        }
+    })
+}
+
+async fn judge(response: Response) -> Result<Response, Error> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -283,6 +323,34 @@ async fn send(request: RequestBuilder) -> Result<Response, Error> {
     )
 }
 
+/// How far `now` is behind the time at which the answer was made.
+fn behind(response: &Response, now: Timestamp) -> Option<SignedDuration> {
+    let date = response.headers().get(DATE)?.to_str().ok()?;
+    let made = rfc2822::parse(date).ok()?.timestamp();
+    Some(made.duration_since(now))
+}
+
+fn is_about_certificate_time(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
+            return matches!(
+                why,
+                CertificateError::Expired
+                    | CertificateError::ExpiredContext { .. }
+                    | CertificateError::NotValidYet
+                    | CertificateError::NotValidYetContext { .. }
+            );
+        }
+        // What an `io::Error` carries is not among its sources.
+        cause = match error.downcast_ref().and_then(std::io::Error::get_ref) {
+            Some(carried) => Some(carried),
+            None => error.source(),
+        };
+    }
+    false
+}
+
 async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Error> {
     response.json().await.map_err(Error::Unreachable)
 }
@@ -290,6 +358,7 @@ async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scripted::{Script, World, job, uid};
 
     fn refused(code: ProblemCode) -> Error {
         Error::Refused(Box::new(Problem::new(code, "", "")))
@@ -317,5 +386,43 @@ mod tests {
             !Error::Strange(StatusCode::NOT_FOUND).is_final(),
             "a proxy's 404 is not about the job"
         );
+    }
+
+    /// Also of a refusal: at first the token itself is what is refused.
+    #[tokio::test]
+    async fn the_dispatchers_clock_is_learned_from_its_answers() {
+        for hours in [2, -24] {
+            let script = Script {
+                clock_ahead: hours * 3600,
+                ..Script::default()
+            };
+            let world = World::new(script).await;
+            assert_eq!(world.upstream.behind(), SignedDuration::ZERO);
+            let _refused = world.upstream.permit(job(), &request()).await.unwrap_err();
+            let off = world.upstream.behind() - SignedDuration::from_hours(hours);
+            assert!(off.abs() < SignedDuration::from_secs(5), "{off}");
+            let token = world.upstream.token().unwrap();
+            let claims = jsonwebtoken::dangerous::insecure_decode::<TokenClaims>(&token).unwrap();
+            let off = claims.claims.iat - clock::now().as_second() - hours * 3600;
+            assert!(off.abs() < 5, "{off}");
+        }
+    }
+
+    fn request() -> PermitRequest {
+        PermitRequest {
+            pod: uid(1).parse().unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_out_of_its_time_is_told_from_a_dispatcher_that_is_away() {
+        let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        let wire = crate::scripted::wire_with(parameters).await;
+        let error = call(wire.request(Method::POST, CONTACT)).await.unwrap_err();
+        assert!(matches!(error, Error::CertificateTime { .. }), "{error:?}");
+        let nobody = Wire::new("https://localhost:1".parse().unwrap(), None).unwrap();
+        let error = call(nobody.request(Method::POST, CONTACT)).await;
+        assert!(matches!(error, Err(Error::Unreachable(_))));
     }
 }

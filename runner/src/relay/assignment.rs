@@ -4,15 +4,22 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use invoke_protocol::envelope::Envelope;
-use invoke_protocol::runner::{Permit, PermitRefusal, PermitRequest};
+use invoke_protocol::envelope::{Envelope, OrderV1};
+use invoke_protocol::runner::{Permit, PermitRefusal, PermitRequest, Report};
 use invoke_protocol::shim::Assignment;
+use invoke_protocol::state::{Reason, ReasonCode};
+use invoke_protocol::topology::start_record_name;
+use jiff::Timestamp;
 
 use super::speaker::Speaker;
 use super::{Refusal, Relay, refusal};
 use crate::job_pod::JobPod;
+use crate::order::Accepted;
 use crate::pod::{GRACE_SECONDS, run_seconds};
+use crate::recovery;
 use crate::report::chain;
+use crate::start_record::Fence;
+use crate::starter::Decision;
 
 pub(super) async fn post(
     State(relay): State<Arc<Relay>>,
@@ -23,16 +30,21 @@ pub(super) async fn post(
         .upstream
         .permit(job, &PermitRequest { pod: pod.uid })
         .await;
-    match permit.map_err(|error| refusal(job, "the start", &error))? {
+    match permit.map_err(|error| refusal(job, "the start", &error.into()))? {
         Permit::Granted {
             envelope,
             start_within_seconds,
             log_bytes: 0,
         } => {
-            let assignment = assignment(&relay, &pod, &envelope, start_within_seconds)?;
+            invoke_hooks::point("runner.after-permit");
+            let order = verified(&relay, &pod, &envelope)?;
+            let expires_at = order.expires_at;
+            let assignment = assignment(&relay, order, start_within_seconds)?;
+            put_on_record(&relay, &pod, expires_at).await?;
+            invoke_hooks::point("runner.after-start-record");
             tracing::info!(job.id = %job, pod.uid = %pod.uid, "job {job} may start");
             // Nobody may be holding the message, or another replica is: it asks the dispatcher.
-            let _ = relay.granted.send(job);
+            let _ = relay.decided.send(Decision::Granted(job));
             Ok(Json(assignment))
         }
         // This pod's command has printed something: whoever asks is not a shim that has yet to start.
@@ -43,22 +55,63 @@ pub(super) async fn post(
 
 /// The order is verified again: the permit came from the dispatcher's store, not from the queue, and
 /// this replica may never have seen the message.
+fn verified(relay: &Relay, pod: &JobPod, envelope: &Envelope) -> Result<OrderV1, Refusal> {
+    let is_this_pods = |accepted: &Accepted| {
+        invoke_hooks::sabotaged("no-envelope-check")
+            || (accepted.order.job == pod.job && accepted.digest.to_string() == pod.order)
+    };
+    let accepted = relay.trust.verify(envelope).ok().filter(is_this_pods);
+    accepted.map(|accepted| accepted.order).ok_or_else(|| {
+        tracing::error!(alarm = true, job.id = %pod.job, "the permit of job {} came with another order than its pod was made for", pod.job);
+        Refusal::Gone
+    })
+}
+
+/// The second fence, which a store that was restored from a backup has not forgotten.
+async fn put_on_record(relay: &Relay, pod: &JobPod, expires_at: Timestamp) -> Result<(), Refusal> {
+    if invoke_hooks::sabotaged("no-start-record") {
+        return Ok(());
+    }
+    let job = pod.job;
+    let put = relay.recovery.records.put(job, pod.uid, expires_at).await;
+    let fence = put.map_err(|error| refusal(job, "the start", &recovery::Error::Record(error)))?;
+    let ended = match fence {
+        Fence::Open => return Ok(()),
+        Fence::StartedBefore(record) => {
+            tracing::error!(alarm = true, job.id = %job, "job {job} was permitted to start a second time; its command was handed to pod {} at {}", record.pod, record.started);
+            relay.recovery.end_started_before(pod, &record).await
+        }
+        Fence::Foreign => {
+            tracing::error!(alarm = true, job.id = %job, "a ConfigMap has the name of job {job}'s record and is none: job {job} is not started");
+            relay.upstream.report(job, &name_taken(pod)).await
+        }
+    };
+    match ended {
+        Err(error) if !error.is_final() => return Err(refusal(job, "the end", &error.into())),
+        _ => {}
+    }
+    remove(relay, pod).await;
+    Err(Refusal::Gone)
+}
+
+fn name_taken(pod: &JobPod) -> Report {
+    let words = format!(
+        "a ConfigMap named {} exists that is no record of a start: the command was not started; delete it",
+        start_record_name(pod.job)
+    );
+    Report::PodFailed {
+        pod: Some(pod.uid),
+        reason: Reason::new(ReasonCode::NameConflict, words),
+    }
+}
+
 fn assignment(
     relay: &Relay,
-    pod: &JobPod,
-    envelope: &Envelope,
+    order: OrderV1,
     start_within_seconds: u64,
 ) -> Result<Assignment, Refusal> {
-    let verified = relay.trust.verify(envelope).ok().filter(|accepted| {
-        accepted.order.job == pod.job && accepted.digest.to_string() == pod.order
-    });
-    let Some(accepted) = verified else {
-        tracing::error!(alarm = true, job.id = %pod.job, "the permit of job {} came with another order than its pod was made for", pod.job);
-        return Err(Refusal::Gone);
-    };
-    let order = accepted.order;
     let Some(profile) = relay.config.profiles.get(&order.profile) else {
-        tracing::warn!(job.id = %pod.job, "profile {} is gone since the pod of job {} was made", order.profile, pod.job);
+        tracing::warn!(job.id = %order.job, "profile {} is gone since the pod of job {} was made", order.profile, order.job);
         return Err(Refusal::Gone);
     };
     let variable = |name: &str, value: &dyn ToString| (name.to_owned(), value.to_string());
@@ -73,7 +126,7 @@ fn assignment(
         command: order.command,
         start_within_seconds,
         grace_seconds: GRACE_SECONDS,
-        drain_seconds: 0,
+        drain_seconds: profile.drain_seconds,
     })
 }
 
@@ -84,8 +137,15 @@ async fn refused(relay: &Relay, pod: &JobPod, why: PermitRefusal) -> Refusal {
         // The dispatcher is about to expire the job; a pod that vanished before would be taken for the cause.
         PermitRefusal::TooLate => false,
     };
-    if useless && let Err(error) = relay.pool.remove(pod.job, pod.uid).await {
-        tracing::warn!(job.id = %pod.job, "a useless pod of job {} was not deleted yet: {}", pod.job, chain(&error));
+    if useless {
+        remove(relay, pod).await;
     }
     Refusal::Gone
+}
+
+/// What fails here, the janitor finds.
+async fn remove(relay: &Relay, pod: &JobPod) {
+    if let Err(error) = relay.pool.remove(pod.job, pod.uid).await {
+        tracing::warn!(job.id = %pod.job, "a useless pod of job {} was not deleted yet: {}", pod.job, chain(&error));
+    }
 }

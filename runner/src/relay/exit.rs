@@ -19,12 +19,10 @@ pub(super) async fn post(
     record: Result<Json<ExitRecord>, JsonRejection>,
 ) -> Result<StatusCode, Refusal> {
     let Json(exit) = record.map_err(|_| Refusal::Invalid)?;
-    match relay
-        .upstream
-        .complete(pod.job, &CompleteRequest { pod: pod.uid, exit })
-        .await
-    {
+    let request = CompleteRequest { pod: pod.uid, exit };
+    match relay.recovery.complete(&pod, &request).await {
         Ok(()) => {
+            invoke_hooks::point("runner.after-complete");
             tracing::info!(job.id = %pod.job, pod.uid = %pod.uid, "the end of job {} is on record", pod.job);
             Ok(StatusCode::NO_CONTENT)
         }

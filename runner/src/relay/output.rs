@@ -12,6 +12,8 @@ use serde::Deserialize;
 
 use super::speaker::Speaker;
 use super::{Refusal, Relay, refusal};
+use crate::job_pod::JobPod;
+use crate::upstream;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Position {
@@ -25,29 +27,29 @@ pub(super) async fn put(
     log: Bytes,
 ) -> Result<Json<OutputAck>, Refusal> {
     let Query(Position { from }) = position.map_err(|_| Refusal::Invalid)?;
-    let stored = match relay
-        .upstream
-        .output(pod.job, OutputQuery { pod: pod.uid, from }, log)
+    let stored = relay
+        .recovery
+        .reminding(&pod, || store(&relay, &pod, from, &log))
         .await
-    {
+        .map_err(|error| refusal(pod.job, "output", &error))?;
+    invoke_hooks::point("runner.mid-output");
+    Ok(Json(stored))
+}
+
+async fn store(
+    relay: &Relay,
+    pod: &JobPod,
+    from: u64,
+    log: &Bytes,
+) -> Result<OutputAck, upstream::Error> {
+    let put = |from, log| {
+        let query = OutputQuery { pod: pod.uid, from };
+        relay.upstream.output(pod.job, query, log)
+    };
+    match put(from, log.clone()).await {
         // The shim is ahead of what is stored. Nothing at all, offered at the beginning, is answered with
         // where the log ends.
-        Err(error) if error.code() == Some(ProblemCode::OutputGap) => {
-            relay
-                .upstream
-                .output(
-                    pod.job,
-                    OutputQuery {
-                        pod: pod.uid,
-                        from: 0,
-                    },
-                    Bytes::new(),
-                )
-                .await
-        }
+        Err(error) if error.code() == Some(ProblemCode::OutputGap) => put(0, Bytes::new()).await,
         answer => answer,
-    };
-    stored
-        .map(Json)
-        .map_err(|error| refusal(pod.job, "output", &error))
+    }
 }

@@ -121,11 +121,13 @@ impl KnownPod {
             return None;
         }
         let diagnosis = if self.gone {
-            Diagnosis::Failed(gone(&self.pod))
+            gone(&self.pod)
         } else {
             diagnose(&self.pod, now)
         };
-        if diagnosis == Diagnosis::Fine || self.told.as_ref() == Some(&diagnosis) {
+        // That nothing is wrong is news only after somebody was told that nothing is heard.
+        let is_expected = diagnosis == Diagnosis::Fine && !self.was_unheard();
+        if is_expected || self.told.as_ref() == Some(&diagnosis) {
             return None;
         }
         self.being_told = true;
@@ -135,9 +137,13 @@ impl KnownPod {
         })
     }
 
+    fn was_unheard(&self) -> bool {
+        matches!(self.told, Some(Diagnosis::Unheard(_)))
+    }
+
     /// It is gone, and how it ended was told: nothing more can happen.
     fn is_settled(&self) -> bool {
-        self.gone && !self.being_told && matches!(self.told, Some(Diagnosis::Failed(_)))
+        self.gone && !self.being_told && self.told.as_ref().is_some_and(Diagnosis::is_end)
     }
 }
 
@@ -173,8 +179,10 @@ mod tests {
 
     fn code(news: &[News]) -> Option<ReasonCode> {
         match &news.first()?.diagnosis {
-            Diagnosis::Failed(reason) | Diagnosis::Waiting(reason) => Some(reason.code),
-            Diagnosis::Fine => panic!("no news"),
+            Diagnosis::Failed(reason) | Diagnosis::Waiting(reason) | Diagnosis::Unheard(reason) => {
+                Some(reason.code)
+            }
+            Diagnosis::Fine | Diagnosis::Ended(_) => None,
         }
     }
 
@@ -187,7 +195,7 @@ mod tests {
         let mut known = KnownPods::default();
         known.see(Event::Apply(evicted()));
         let first = known.news(now());
-        assert_eq!(code(&first), Some(ReasonCode::PodFailed));
+        assert_eq!(code(&first), Some(ReasonCode::Evicted));
         assert!(known.news(now()).is_empty(), "it is under way");
         known.learn(first[0].marks.uid, None);
         let second = known.news(now());
@@ -234,6 +242,35 @@ mod tests {
         known.learn(news[0].marks.uid, Some(news[0].diagnosis.clone()));
         known.see(Event::Delete(pod(&json!({"phase": "Succeeded"}))));
         assert!(known.news(now()).is_empty() && known.pods.is_empty());
+    }
+
+    /// Else a job would count as out of contact until its end.
+    #[test]
+    fn a_node_that_speaks_again_is_news() {
+        let status = |ready: &str| {
+            pod(&json!({
+                "phase": "Running",
+                "conditions": [
+                    {"type": "Ready", "status": ready},
+                    {"type": "ContainersReady", "status": "True"},
+                ],
+                "containerStatuses": [{
+                    "name": "command", "ready": true, "image": "", "imageID": "", "restartCount": 0,
+                    "state": {"running": {}},
+                }],
+            }))
+        };
+        let mut known = KnownPods::default();
+        known.see(Event::Apply(status("True")));
+        assert!(known.news(now()).is_empty());
+        for (ready, expected) in [("False", Some(ReasonCode::NodeLost)), ("True", None)] {
+            known.see(Event::Apply(status(ready)));
+            let news = known.news(now());
+            assert_eq!(news.len(), 1, "{ready}");
+            assert_eq!(code(&news), expected);
+            known.learn(news[0].marks.uid, Some(news[0].diagnosis.clone()));
+        }
+        assert!(known.news(now()).is_empty());
     }
 
     #[test]

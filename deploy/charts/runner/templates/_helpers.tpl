@@ -36,6 +36,10 @@ profiles:
     imagePullPolicy: {{ $profile.imagePullPolicy }}
     namespace: {{ $profile.namespace }}
     maxRunSeconds: {{ $profile.maxRunSeconds | int64 }}
+    {{- with $profile.maxStartWithinSeconds }}
+    maxStartWithinSeconds: {{ . | int64 }}
+    {{- end }}
+    drainSeconds: {{ $profile.drainSeconds | int64 }}
     resources: {{ $profile.resources | toJson }}
     nodeSelector: {{ $profile.nodeSelector | default dict | toJson }}
     tolerations: {{ $profile.tolerations | default list | toJson }}
