@@ -34,6 +34,15 @@ test: ## All checks and all tests on real parts, which it starts and stops (root
 test-long: ## The tests that take many minutes, such as a connection that idles for ten
 	@tests/run --long
 
+.PHONY: faults chaos
+faults: ## Every row of the matrix of faults, with its negative control; writes docs/faults.md (root, half an hour)
+	@tests/run --faults
+
+MINUTES ?= 10
+SEED ?= 1
+chaos: ## A storm of random faults: make chaos MINUTES=10 SEED="1 2" (root); the same seed is the same storm
+	@tests/run --chaos $(MINUTES) $(SEED)
+
 # ---- parts ----
 
 .PHONY: build shim images

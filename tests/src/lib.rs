@@ -11,3 +11,4 @@ pub mod canary;
 pub mod hooks;
 pub mod faults;
 pub mod row;
+pub mod chaos;
