@@ -20,9 +20,11 @@ fn rights(namespace: &str) -> String {
 }
 
 #[test]
-fn in_the_jobs_namespace_it_handles_pods() {
+fn in_the_jobs_namespace_it_handles_pods_and_remembers_starts() {
     insta::assert_snapshot!(rights("invoke-jobs"), @r"
-    pods [] [] [create get list watch delete]
+    configmaps [] [] [create get list delete]
+    namespaces [] [invoke-jobs] [get]
+    pods [] [] [create get list watch delete patch]
     tokenreviews.authentication.k8s.io [] [] [create]
     ");
 }
@@ -49,8 +51,9 @@ fn what_would_let_it_escalate_is_refused() {
         "create pods --subresource=portforward",
         "get pods --subresource=log",
         "update pods --subresource=ephemeralcontainers",
+        "patch pods --subresource=ephemeralcontainers",
+        "patch pods --subresource=status",
         "update pods",
-        "patch pods",
         "deletecollection pods",
         "get secrets",
         "list secrets",
@@ -62,6 +65,9 @@ fn what_would_let_it_escalate_is_refused() {
         "bind clusterroles",
         "create rolebindings",
         "update configmaps",
+        "patch configmaps",
+        "deletecollection configmaps",
+        "list namespaces",
         "patch namespaces",
         "get nodes --subresource=proxy",
     ];
@@ -75,7 +81,9 @@ fn what_would_let_it_escalate_is_refused() {
         "yes",
         "else the attempts above prove nothing"
     );
-    assert_eq!(can_i("create pods", "invoke-system"), "no");
+    for elsewhere in ["create pods", "patch pods", "get configmaps"] {
+        assert_eq!(can_i(elsewhere, "invoke-system"), "no", "{elsewhere}");
+    }
 }
 
 fn can_i(attempt: &str, namespace: &str) -> String {
