@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 
 use invoke_dispatcher::store::jobs::NewJob;
 use invoke_protocol::envelope::Order;
-use invoke_protocol::job::Job;
+use invoke_protocol::job::{Job, StepName};
 use invoke_protocol::runner::AmqpCredential;
+use invoke_protocol::state::{ReasonCode, Started, StateName};
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, ErrorKind};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -173,6 +174,111 @@ async fn a_returned_message_is_not_taken_for_another() {
     broker.remove(&[]).await;
 }
 
+/// A message that kills every runner that takes it would go round for ever, and its job would wait for
+/// nothing until its deadline. The other jobs of the queue go on.
+#[tokio::test]
+async fn a_message_that_nobody_deals_with_ends_its_job_and_no_other() {
+    let (broker, name) = (Broker::new().await, cluster_name());
+    let dispatcher = broker.dispatcher().await;
+    let runner = dispatcher.cluster(&name).await;
+    let poison = dispatcher.submit("date").await;
+    runner.claim(&poison).await;
+    broker.await_queue(&name).await;
+    broker.crash_on(&name, poison.id).await;
+    let failed = eventually("the job is over", async || {
+        let job = dispatcher.job(&poison).await;
+        job.state.is_terminal().then_some(job)
+    })
+    .await;
+    assert_eq!(
+        (failed.state, failed.started),
+        (StateName::InfraFailed, Started::No)
+    );
+    let reason = failed.reason.unwrap();
+    assert_eq!(reason.code, ReasonCode::PoisonMessage);
+    assert!(
+        reason.message.contains("delivery_limit"),
+        "{}",
+        reason.message
+    );
+    let last = failed.story.last().unwrap();
+    assert_eq!(
+        (last.step, last.by.as_str()),
+        (StepName::Ended, "dispatcher")
+    );
+    let other = dispatcher.submit("date").await;
+    assert_eq!(job_of(&broker.next_message(&name).await), other.id);
+    assert_eq!(dispatcher.job(&other).await.state, StateName::Queued);
+    assert_eq!(dispatcher.running.app().broker.strange_letters(), 0);
+    broker.remove(&[]).await;
+}
+
+/// Dead letters are no way in: only our own order, put aside by the broker, ends a job, and only one
+/// that has not started.
+#[tokio::test]
+async fn a_dead_letter_is_believed_as_far_as_it_can_be_true() {
+    let (broker, name) = (Broker::new().await, cluster_name());
+    let dispatcher = broker.dispatcher().await;
+    let runner = dispatcher.cluster(&name).await;
+    let (waiting, running) = (
+        dispatcher.submit("date").await,
+        dispatcher.submit("date").await,
+    );
+    let mut orders = Vec::new();
+    for _ in 0..2 {
+        orders.push(broker.next_message(&name).await);
+    }
+    orders.sort_by_key(|order| job_of(order) == running.id);
+    runner.start(&running).await;
+    let app = dispatcher.running.app();
+    let strange = async |count| {
+        eventually("it is counted", async || {
+            (app.broker.strange_letters() == count).then_some(())
+        })
+        .await;
+    };
+    broker.forge_dead_letter(b"garbage", died("rejected")).await;
+    strange(1).await;
+    let order = |index: usize| serde_json::to_vec(&orders[index]).unwrap();
+    let mut forged = orders[0].clone();
+    forged.signature[0] ^= 1;
+    let forged = serde_json::to_vec(&forged).unwrap();
+    broker.forge_dead_letter(&forged, died("rejected")).await;
+    strange(2).await;
+    broker
+        .forge_dead_letter(&order(0), FieldTable::default())
+        .await;
+    strange(3).await;
+    broker.forge_dead_letter(&order(0), died("maxlen")).await;
+    strange(4).await;
+    assert_eq!(dispatcher.job(&waiting).await.state, StateName::Queued);
+
+    broker.forge_dead_letter(&order(1), died("rejected")).await;
+    broker.forge_dead_letter(&order(0), died("rejected")).await;
+    eventually("the one that waits is over", async || {
+        let state = dispatcher.job(&waiting).await.state;
+        (state == StateName::InfraFailed).then_some(())
+    })
+    .await;
+    assert_eq!(dispatcher.job(&running).await.state, StateName::Running);
+    eventually("none is left", async || {
+        (broker.dead_letters().await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(app.broker.strange_letters(), 4);
+    broker.remove(&[]).await;
+}
+
+/// What the broker writes on what it puts aside.
+fn died(reason: &str) -> FieldTable {
+    let mut death = FieldTable::default();
+    death.insert("reason".into(), AMQPValue::LongString(reason.into()));
+    let mut headers = FieldTable::default();
+    let deaths = vec![AMQPValue::FieldTable(death)];
+    headers.insert("x-death".into(), AMQPValue::FieldArray(deaths.into()));
+    headers
+}
+
 /// What an operator finds: durable, replicated, with a place for dead letters and a limit.
 #[tokio::test]
 async fn queues_are_declared_as_documented() {
@@ -193,6 +299,7 @@ async fn queues_are_declared_as_documented() {
         queue["arguments"]["x-dead-letter-exchange"],
         "invoke.dead-letter"
     );
+    assert_eq!(queue["arguments"]["x-delivery-limit"], 20);
     let policy = eventually("the limits are set", async || {
         let path = ["policies", &vhost, "invoke-commands"];
         let (status, policy) = broker.manage(Method::GET, &path, &Value::Null).await;

@@ -2,11 +2,17 @@
 
 use std::net::SocketAddr;
 
-use invoke_protocol::envelope::Envelope;
-use invoke_protocol::topology::COMMAND_EXCHANGE;
-use lapin::options::{BasicAckOptions, BasicGetOptions};
+use invoke_protocol::envelope::{Envelope, Order};
+use invoke_protocol::id::JobId;
+use invoke_protocol::topology::{
+    COMMAND_EXCHANGE, DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, DELIVERY_LIMIT,
+};
+use lapin::options::{
+    BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
+};
 use lapin::tcp::OwnedTLSConfig;
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use reqwest::{Certificate, Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -224,6 +230,52 @@ impl Broker {
             .await
             .unwrap();
         serde_json::from_slice(&message.delivery.data).unwrap()
+    }
+
+    /// Takes each message of a cluster that is this job's and does not deal with it, until the broker has
+    /// had enough of that. As a runner that crashes on it.
+    pub(crate) async fn crash_on(&self, cluster: &str, job: JobId) {
+        let queue = format!("cmd.{cluster}");
+        let (_connection, channel) = self.connect(None).await.unwrap();
+        let mut deliveries = 0;
+        eventually("the broker has had enough", async || {
+            let look = channel.basic_get(queue.as_str().into(), BasicGetOptions::default());
+            let Some(message) = look.await.unwrap() else {
+                return (deliveries > DELIVERY_LIMIT).then_some(());
+            };
+            let envelope: Envelope = serde_json::from_slice(&message.delivery.data).unwrap();
+            let Order::V1(order) = Order::from_payload(&envelope.payload).unwrap();
+            assert_eq!(order.job, job, "the only one in the queue");
+            deliveries += 1;
+            let back = BasicNackOptions {
+                requeue: true,
+                multiple: false,
+            };
+            message.delivery.acker.nack(back).await.unwrap();
+            None
+        })
+        .await;
+    }
+
+    /// Puts something among the dead letters, as only an administrator can.
+    pub(crate) async fn forge_dead_letter(&self, body: &[u8], headers: FieldTable) {
+        let (_connection, channel) = self.connect(None).await.unwrap();
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .unwrap();
+        let properties = BasicProperties::default().with_headers(headers);
+        let options = BasicPublishOptions::default();
+        let exchange = DEAD_LETTER_EXCHANGE.into();
+        let publish = channel.basic_publish(exchange, "".into(), options, body, properties);
+        publish.await.unwrap().await.unwrap();
+    }
+
+    /// How many dead letters nobody has taken.
+    pub(crate) async fn dead_letters(&self) -> u64 {
+        let path = ["queues", &self.vhost, DEAD_LETTER_QUEUE];
+        let (_, queue) = self.manage(Method::GET, &path, &Value::Null).await;
+        queue["messages"].as_u64().unwrap_or(u64::MAX)
     }
 
     /// Removes the virtual host with everything in it.
