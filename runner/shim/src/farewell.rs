@@ -6,8 +6,6 @@ use invoke_protocol::output::IncompleteReason;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::Config;
-
 /// What the uploader says while it works, and how long it may take.
 pub(crate) struct Farewell {
     /// How far the log is written; closed when it is complete, which is when the command has ended.
@@ -23,21 +21,6 @@ pub(crate) struct Farewell {
 }
 
 impl Farewell {
-    pub(crate) fn new(
-        config: &Config,
-        written: watch::Receiver<u64>,
-        acknowledged: watch::Receiver<u64>,
-        storage_full: watch::Receiver<bool>,
-    ) -> Self {
-        Self {
-            written,
-            acknowledged,
-            storage_full,
-            storage_full_within: config.storage_full_within,
-            within: config.farewell_within,
-        }
-    }
-
     /// Comes back when the output is to be given up, with the reason. Never while the command runs: it
     /// is held at the spool's limit instead. Every byte of progress begins the time anew.
     pub(crate) async fn wait(mut self) -> IncompleteReason {

@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
+use crate::course::Stop;
 use crate::door::{Answer, Door};
 use crate::execution::{Stops, execute};
 use crate::farewell::Farewell;
@@ -127,6 +128,57 @@ fn in_time(assignment: Assignment, asked: Instant) -> Result<Assignment, Refusal
     }
 }
 
+/// What works at the same time while a command runs, connected.
+struct Parts<'a> {
+    recorder: Recorder,
+    uploader: Uploader<'a>,
+    farewell: Farewell,
+    stops: Stops,
+    order: mpsc::Sender<Stop>,
+    carried_out: watch::Receiver<u32>,
+}
+
+impl<'a> Parts<'a> {
+    fn connect(config: &Config, door: &'a Door, terminate: Signal) -> io::Result<Self> {
+        let (writer, reader) = spool::create(&config.state_dir)?;
+        let (written_sender, written) = watch::channel(0);
+        let (acknowledged_sender, acknowledged) = watch::channel(0);
+        let (storage_full_sender, storage_full) = watch::channel(false);
+        let (carried_out_sender, carried_out) = watch::channel(0);
+        let (order, asked) = mpsc::channel(4);
+        Ok(Self {
+            recorder: Recorder::new(
+                writer,
+                config.spool_limit_bytes,
+                written_sender,
+                acknowledged.clone(),
+            ),
+            farewell: Farewell {
+                written: written.clone(),
+                acknowledged,
+                storage_full,
+                storage_full_within: config.storage_full_within,
+                within: config.farewell_within,
+            },
+            uploader: Uploader {
+                door,
+                reader,
+                written,
+                acknowledged: acknowledged_sender,
+                storage_full: storage_full_sender,
+                stops: order.clone(),
+            },
+            stops: Stops {
+                asked,
+                terminate,
+                carried_out: carried_out_sender,
+            },
+            order,
+            carried_out,
+        })
+    }
+}
+
 /// Runs the command while its output is uploaded, and goes on uploading after its end for as long as that
 /// makes sense. From the end on, the record is in the termination message.
 async fn run_and_upload(
@@ -135,41 +187,11 @@ async fn run_and_upload(
     assignment: &Assignment,
     terminate: Signal,
 ) -> Result<ExitRecord, Refusal> {
-    let (writer, reader) = spool::create(&config.state_dir).map_err(Refusal::Prepare)?;
-    let (written_sender, written) = watch::channel(0);
-    let (acknowledged, acknowledged_receiver) = watch::channel(0);
-    let (storage_full, storage_full_receiver) = watch::channel(false);
-    let (carried_out, carried_out_receiver) = watch::channel(0);
-    let (stop, asked) = mpsc::channel(4);
-    let farewell = Farewell::new(
-        config,
-        written.clone(),
-        acknowledged_receiver.clone(),
-        storage_full_receiver,
-    );
-    let recorder = Recorder::new(
-        writer,
-        config.spool_limit_bytes,
-        written_sender,
-        acknowledged_receiver,
-    );
-    let uploader = Uploader {
-        door,
-        reader,
-        written,
-        acknowledged,
-        storage_full,
-        stops: stop.clone(),
-    };
-    let stops = Stops {
-        asked,
-        terminate,
-        carried_out,
-    };
+    let parts = Parts::connect(config, door, terminate).map_err(Refusal::Prepare)?;
     let execution = async {
         let executed = tokio::select! {
-            executed = execute(config, assignment, recorder, stops) => executed,
-            never = orders::listen(door, stop) => match never {},
+            executed = execute(config, assignment, parts.recorder, parts.stops) => executed,
+            never = orders::listen(door, parts.order) => match never {},
         };
         if let Ok(Some(record)) = &executed {
             leave_last_words(config, record);
@@ -178,11 +200,11 @@ async fn run_and_upload(
     };
     let upload = async {
         tokio::select! {
-            end = uploader.upload() => end,
-            reason = farewell.wait() => UploadEnd::Incomplete(reason),
+            end = parts.uploader.upload() => end,
+            reason = parts.farewell.wait() => UploadEnd::Incomplete(reason),
         }
     };
-    let confirmation = orders::confirm(door, carried_out_receiver, config.cancelling_within);
+    let confirmation = orders::confirm(door, parts.carried_out, config.cancelling_within);
     match tokio::join!(execution, upload, confirmation) {
         (Err(error), ..) => Err(Refusal::Prepare(error)),
         (Ok(None), ..) | (_, UploadEnd::Unwanted, ()) => Err(Refusal::Unwanted),

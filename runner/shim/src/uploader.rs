@@ -55,7 +55,6 @@ impl Uploader<'_> {
             let (sent, answer) = self.offer(position, end).await;
             self.storage_full.send_replace(is_storage_full(&answer));
             match answer {
-                _ if invoke_hooks::sabotaged("shim.no-resume") => position = sent,
                 Ok(Answer::Is(stored)) if self.can_continue_at(stored, end) => {
                     let is_progress = stored > position;
                     position = stored;
@@ -84,6 +83,9 @@ impl Uploader<'_> {
                     }
                     patience.wait().await;
                 }
+            }
+            if invoke_hooks::sabotaged("shim.no-resume") {
+                position = position.max(sent);
             }
         }
         UploadEnd::Finished
