@@ -8,8 +8,10 @@ use invoke_protocol::runner::{OUTPUT, OutputAck, OutputQuery};
 
 use crate::access::runner::Runner;
 use crate::api::path::JobPath;
-use crate::output::{Upload, append};
+use crate::clock;
+use crate::output::{self, Upload, append};
 use crate::problem::Refusal;
+use crate::store::jobs::StoredJob;
 
 /// Appends to a job's output log.
 ///
@@ -42,6 +44,19 @@ pub(super) async fn output(
         log,
     };
     let stored = append(&runner.app.store, &runner.app.blobs, &upload).await;
+    if let Err(output::Error::Over(job)) = &stored {
+        alarm_if_more(&runner, job, &upload).await?;
+    }
     let log_bytes = stored.map_err(|error| Refusal::of_output(id, error))?;
     Ok(Json(OutputAck { log_bytes }))
+}
+
+/// What is stored already may come again, after the end too. More than that contradicts it.
+async fn alarm_if_more(runner: &Runner, job: &StoredJob, upload: &Upload) -> Result<(), Refusal> {
+    if upload.from.saturating_add(upload.log.len() as u64) <= job.log_bytes {
+        return Ok(());
+    }
+    let by = runner.name();
+    let change = runner.change(upload.job, &by, clock::now());
+    Ok(runner.app.store.refuse_output(job, change).await?)
 }

@@ -550,6 +550,14 @@ async fn a_jobs_story_is_shown_with_it() {
         ProblemCode::Contradiction,
     )
     .await;
+    // Output that comes late is refused too; what is stored already is no news.
+    for late in [&log(&[b"more"])[..], b""] {
+        problem(
+            runner.upload(&job, pod, 0, late).await,
+            ProblemCode::JobOver,
+        )
+        .await;
+    }
     let told = dispatcher.job(&job).await.story;
     let steps: Vec<_> = told
         .iter()
@@ -563,6 +571,7 @@ async fn a_jobs_story_is_shown_with_it() {
             (StepName::Claimed, by_runner),
             (StepName::Permitted, by_runner),
             (StepName::Ended, by_runner),
+            (StepName::ReportRefused, by_runner),
             (StepName::ReportRefused, by_runner),
         ]
     );

@@ -15,6 +15,7 @@ mod openapi;
 mod submit;
 mod waits;
 mod lifecycle;
+mod clock;
 mod output;
 mod disk;
 mod enrol;
