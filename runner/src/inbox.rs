@@ -132,12 +132,12 @@ impl Inbox {
                 () = stop.cancelled() => break,
             }
         }
-        // First, or what is let go of would come straight back.
-        channel
-            .basic_cancel(consumer.tag(), BasicCancelOptions::default())
-            .await?;
         // Its handlers put off what they hold. What is not done in time goes back with the connection.
         let let_go = async {
+            // First, or what is let go of would come straight back.
+            channel
+                .basic_cancel(consumer.tag(), BasicCancelOptions::default())
+                .await?;
             while let Some(Ok((acker, disposition))) = handling.join_next().await {
                 settle(&acker, disposition).await?;
             }

@@ -127,13 +127,16 @@ impl Pool {
     pub(crate) async fn remove(&self, job: JobId, uid: PodUid) -> Result<(), kube::Error> {
         let name = pod_name(job);
         // In this order: whoever finds the pod between the two finds it on its way out, and finishes this.
-        absent_is_fine(self.pods.delete(&name, &only_this(uid)).await)?;
+        match self.pods.delete(&name, &only_this(uid)).await {
+            Err(error) if !is_absent(&error) => return Err(error),
+            _ => {}
+        }
         let release = Patch::Strategic(release(uid));
-        absent_is_fine(
-            self.pods
-                .patch(&name, &PatchParams::default(), &release)
-                .await,
-        )
+        let parameters = PatchParams::default();
+        match self.pods.patch(&name, &parameters, &release).await {
+            Err(error) if !is_absent_or_another(&error) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the namespace of the pods is being deleted.
@@ -260,17 +263,19 @@ fn release(uid: PodUid) -> Value {
     json!({"metadata": {"uid": uid, finalizers: [RESULT_FINALIZER]}})
 }
 
-/// Gone, or another one by now: what was to be done is done.
-fn absent_is_fine<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
-    match answer {
-        Err(error) if !is_absent(&error) => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Whether the object that was meant is not there, or not there any more.
+/// Whether the object that was meant is not there any more, in answer to a deletion: 409 is what the
+/// API server says to a precondition that does not hold.
 pub(crate) fn is_absent(error: &kube::Error) -> bool {
     matches!(status(error), Some(404 | 409))
+}
+
+/// The same in answer to a patch. Here 409 only means that others were writing too, and a uid that is
+/// not the object's is taken for an attempt to change it.
+fn is_absent_or_another(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(said) if said.code == 422 => said.message.contains("metadata.uid"),
+        _ => status(error) == Some(404),
+    }
 }
 
 /// The HTTP status of the API server's refusal.
@@ -288,6 +293,7 @@ mod tests {
 
     use super::*;
     use crate::order::tests::accepted;
+    use crate::scripted::{Script, World, job, uid};
 
     fn pod(digest: &str) -> Pod {
         let job = accepted().order.job;
@@ -408,6 +414,39 @@ mod tests {
             };
             assert_eq!((reason.code, reason.message.as_str()), (expected, words));
         }
+    }
+
+    /// The API server's own answers, from Kubernetes 1.34.
+    #[test]
+    fn a_pod_that_is_not_there_any_more_is_told_from_one_that_is_not_let_go_of() {
+        let api = |code, message: &str| {
+            let status = Status {
+                code,
+                message: message.to_owned(),
+                ..Status::default()
+            };
+            is_absent_or_another(&kube::Error::Api(status.boxed()))
+        };
+        assert!(api(404, r#"pods "p" not found"#));
+        assert!(api(
+            422,
+            r#"Pod "p" is invalid: metadata.uid: Invalid value: "0197c1f0-1111-4c22-9d1b-000000000001": field is immutable"#
+        ));
+        assert!(!api(422, r#"Pod "p" is invalid: spec: Forbidden"#));
+        assert!(!api(409, "the object has been modified"));
+        assert!(!api(403, "pods is forbidden"));
+    }
+
+    /// Another pod of the same name by now: nothing of it is touched, and there is nothing left to do.
+    #[tokio::test]
+    async fn another_pod_of_the_same_name_is_left_alone() {
+        let world = World::new(Script::with_pod(2)).await;
+        let first = uid(1).parse().unwrap();
+        world.pool.remove(job(), first).await.unwrap();
+        let script = world.script();
+        let pod = &script.pods[&pod_name(job())];
+        assert_eq!(pod.metadata.deletion_timestamp, None);
+        assert_eq!(pod.finalizers(), [RESULT_FINALIZER]);
     }
 
     /// Other people's finalizers, and a pod that has the name by then, are not ours to touch.

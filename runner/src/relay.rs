@@ -316,9 +316,10 @@ mod tests {
         assert_eq!(door.ask("POST", EXIT, record(0)).await.0, 410);
     }
 
-    /// The promise of `deploy/README.md`: etcd's disk is what a cluster runs short of first.
+    /// The promise of `deploy/README.md`: etcd's disk is what a cluster runs short of first. The sixth is
+    /// the proof of who speaks.
     #[tokio::test]
-    async fn a_job_costs_the_api_server_six_writes() {
+    async fn a_job_costs_the_api_server_six_calls_that_are_no_reads() {
         let dispatcher = Dispatcher::new();
         let script = Script {
             permit: Some(granted(&dispatcher, order())),

@@ -424,7 +424,7 @@ async fn patch_pod(
     };
     let patch = &patch["metadata"];
     if patch["uid"].as_str() != pod.uid().as_deref() {
-        return status(409, "the uid in the precondition is another");
+        return status(422, "metadata.uid: Invalid value: field is immutable");
     }
     let taken = patch["$deleteFromPrimitiveList/finalizers"].as_array();
     let is_taken =

@@ -68,7 +68,7 @@ const REACH: Duration = Duration::from_secs(60);
 /// For how long to try to put a job off.
 const PUT_OFF: Duration = Duration::from_secs(5);
 
-/// A clock that is further off than this is worth a word.
+/// A clock that is further ahead than this is worth a word.
 const SKEW: SignedDuration = SignedDuration::from_secs(30);
 
 /// What starting takes.
@@ -109,13 +109,13 @@ impl Starter {
     /// What looks expired is not run, whatever the reason; but a clock that is wrong must not be a riddle.
     async fn forget_expired(&self, job: JobId) -> Disposition {
         let ahead = -self.upstream.behind();
-        if ahead.abs() <= SKEW {
+        if ahead <= SKEW {
             tracing::info!(job.id = %job, "order for job {job} has expired and is forgotten");
             return Disposition::Ack;
         }
         let words = format!(
-            "the order looks expired to the runner, whose node's clock differs from the dispatcher's by \
-             {} s: set that clock right",
+            "the order looks expired to the runner, whose node's clock is {} s ahead of the dispatcher's: \
+             set that clock right",
             ahead.as_secs()
         );
         tracing::error!(job.id = %job, "order for job {job} is not followed: {words}");
