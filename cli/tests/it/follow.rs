@@ -9,7 +9,8 @@ use invoke_protocol::problem::ProblemCode;
 use crate::fixtures::{
     ID, Printed, end_event, ended, job_event, queued, route, running, whole_stream,
 };
-use crate::program::{Bed, Certificates, run};
+use crate::front::Front;
+use crate::program::{Bed, Certificates, run, spawn};
 use crate::stub::{Answer, Piece};
 
 fn submitted() -> Bed {
@@ -113,6 +114,38 @@ fn an_outage_is_told_once_and_survived() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(said.matches("reconnecting to the dispatcher…").count(), 1);
     assert_eq!(said.matches("invoke: reconnected\n").count(), 1);
+}
+
+/// A front that restarts may show anything. Whoever was the dispatcher a moment ago will be it again.
+#[test]
+fn a_stranger_in_the_dispatchers_place_is_outwaited() {
+    let bed = submitted();
+    let printed = Printed::nothing().out("one\n").out("two\n");
+    let events = whole_stream(3, &printed);
+    let mut first = events[..2].to_vec();
+    first.push(Piece::Silence);
+    bed.stub.on(
+        &route("GET", "/events"),
+        vec![Answer::events(first), Answer::events(events)],
+    );
+    let front = Front::before(bed.stub.address);
+    let mut command = patient(&bed);
+    command.env("INVOKE_URL", format!("https://localhost:{}", front.port));
+    let mut child = spawn(command);
+    let mut line = [0; 4];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+    front.break_for(3);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(front.strangers(), 0, "else nothing is shown");
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(
+        (&line[..], &output.stdout[..]),
+        (&b"one\n"[..], &b"two\n"[..])
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "invoke: reconnecting to the dispatcher…\ninvoke: reconnected\n"
+    );
 }
 
 /// A proxy that does not know event streams: the rest of the way is long-polled.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test does not expect ends it")]
 
 mod stub;
+mod front;
 mod fixtures;
 mod program;
 mod help;
