@@ -178,7 +178,13 @@ fn ended(pod: &Pod, status: &PodStatus, now: Timestamp) -> Diagnosis {
     let patience = match terminated {
         // The shim leaves with 0 only after the end of its command is on record: there is no more to come.
         Some(end) if end.exit_code == 0 => Duration::ZERO,
-        Some(end) if end.exit_code == i32::from(EXIT_REFUSED) => REFUSED_WORDS,
+        // Of a pod that is being deleted it is no riddle why it did not start.
+        Some(end)
+            if end.exit_code == i32::from(EXIT_REFUSED)
+                && pod.metadata.deletion_timestamp.is_none() =>
+        {
+            REFUSED_WORDS
+        }
         _ => LAST_WORDS,
     };
     let finished = terminated.and_then(|end| end.finished_at.as_ref());
@@ -493,6 +499,9 @@ mod tests {
         assert_eq!(code(diagnosed(&leaving(&ended), 1)).0, "fine");
         let deleted = ("failed", Some(ReasonCode::PodDeleted));
         assert_eq!(code(diagnosed(&leaving(&ended), 5)), deleted);
+
+        let refused = terminated(i32::from(EXIT_REFUSED), "Error");
+        assert_eq!(code(diagnosed(&leaving(&refused), 5)), deleted);
 
         let mut unstarted = leaving(&waits("ContainerCreating"));
         assert_eq!(diagnosed(&unstarted, 60), Diagnosis::Fine);

@@ -85,15 +85,16 @@ impl Recovery {
         }
     }
 
-    /// Reminds the dispatcher of a job's start, should it have forgotten it.
-    pub(crate) async fn remind_of(&self, job: JobId) -> Result<(), Error> {
-        if self.upstream.claim(job).await? != Claim::Yours {
-            return Ok(());
+    /// What the dispatcher takes a job for, once it is reminded of its start, should it have forgotten it.
+    pub(crate) async fn standing(&self, job: JobId) -> Result<Claim, Error> {
+        let claim = self.upstream.claim(job).await?;
+        if claim == Claim::Yours
+            && let Some(record) = self.records.find(job).await.map_err(Error::Record)?
+        {
+            self.tell_start(&record).await?;
+            return Ok(Claim::Started);
         }
-        match self.records.find(job).await.map_err(Error::Record)? {
-            Some(record) => Ok(self.tell_start(&record).await?),
-            None => Ok(()),
-        }
+        Ok(claim)
     }
 
     /// Ends a job that was permitted to start in `pod` although the cluster has a record of another pod.

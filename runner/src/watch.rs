@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use invoke_protocol::id::{JobId, PodUid};
-use invoke_protocol::runner::{CompleteRequest, Report};
+use invoke_protocol::runner::{Claim, CompleteRequest, Report};
 use invoke_protocol::state::{Reason, ReasonCode};
 use invoke_protocol::topology::JOB_LABEL;
 use k8s_openapi::api::core::v1::Pod;
@@ -111,8 +111,11 @@ impl Watch {
             Diagnosis::Waiting(reason) => Report::Waiting { reason },
             Diagnosis::Unheard(reason) => Report::ContactLost { pod, reason },
             Diagnosis::Failed(reason) => {
-                // A restored store would take the job for one that never started, and say so.
-                self.recovery.remind_of(job).await?;
+                // A restored store would take the job for one that never started, and say so. One that has
+                // the end already needs no other.
+                if self.recovery.standing(job).await? == Claim::Over {
+                    return Ok(());
+                }
                 let reason = self.with_namespace(reason).await;
                 let words = reason.message.clone();
                 let report = Report::PodFailed {
@@ -157,7 +160,6 @@ impl Watch {
 mod tests {
     use invoke_protocol::output::ExitRecord;
     use invoke_protocol::problem::ProblemCode;
-    use invoke_protocol::runner::Claim;
     use serde_json::{Value, json};
 
     use super::*;
@@ -216,6 +218,20 @@ mod tests {
                 reason: reason(ReasonCode::PodDeleted)
             }]
         );
+    }
+
+    /// Most pods end like this: the shim has reported, and the end of its pod is no news.
+    #[tokio::test]
+    async fn what_is_over_is_not_told_again() {
+        let script = Script {
+            claim: Some(Claim::Over),
+            ..with_pod()
+        };
+        let diagnosis = Diagnosis::Failed(reason(ReasonCode::PodFailed));
+        let (world, told, _) = attended(script, diagnosis.clone()).await;
+        assert_eq!(told, Some(diagnosis));
+        let script = world.script();
+        assert!(script.reports.is_empty() && script.pods.is_empty());
     }
 
     #[tokio::test]
