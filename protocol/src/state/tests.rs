@@ -386,3 +386,157 @@ proptest! {
         }
     }
 }
+
+/// What the design says in its own words, without any of the machine's code: three phases, and what
+/// each kind of event means in them.
+#[derive(Debug, Clone, PartialEq)]
+enum Model {
+    /// No pod was ever permitted.
+    Before,
+    /// One was, and the command may run.
+    During {
+        pod: PodUid,
+        silent: bool,
+        cancelling: bool,
+    },
+    /// Nothing can happen any more.
+    Over(StateName),
+}
+
+impl Model {
+    /// The phase after an event; `None` if it must be refused.
+    fn after(&self, event: &Event, now: Timestamp) -> Option<Self> {
+        match self {
+            Self::Before => Self::before(event, now),
+            Self::During {
+                pod,
+                silent,
+                cancelling,
+            } => Self::during(*pod, *silent, *cancelling, event),
+            Self::Over(name) => Self::over(*name, event),
+        }
+    }
+
+    fn before(event: &Event, now: Timestamp) -> Option<Self> {
+        Some(match event {
+            Event::Claim { .. } | Event::PodCreated { .. } | Event::Postpone => Self::Before,
+            Event::Permit { start_deadline, .. } if now > *start_deadline => return None,
+            Event::Permit { pod, .. } | Event::Recover { pod, .. } => Self::During {
+                pod: *pod,
+                silent: false,
+                cancelling: false,
+            },
+            Event::Cancel { .. } => Self::Over(StateName::Cancelled),
+            Event::Reject { .. } => Self::Over(StateName::Rejected),
+            Event::StartDeadline { .. } => Self::Over(StateName::Expired),
+            Event::PodFailed {
+                reason, retries, ..
+            } => {
+                let again = reason.code == ReasonCode::PodGone && retries.count < MAX_RETRIES;
+                if again {
+                    Self::Before
+                } else {
+                    Self::Over(StateName::InfraFailed)
+                }
+            }
+            Event::CancelDelivered { .. }
+            | Event::Exit { .. }
+            | Event::Silence { .. }
+            | Event::Contact { .. }
+            | Event::GiveUp { .. } => return None,
+        })
+    }
+
+    fn during(holder: PodUid, silent: bool, cancelling: bool, event: &Event) -> Option<Self> {
+        let with = |silent, cancelling| Self::During {
+            pod: holder,
+            silent,
+            cancelling,
+        };
+        let same = with(silent, cancelling);
+        Some(match event {
+            Event::Permit { pod, .. } | Event::Recover { pod, .. } if *pod == holder => same,
+            Event::CancelDelivered { pod } if *pod == holder && cancelling => same,
+            Event::Cancel { .. } => with(false, true),
+            // Whoever is stopped is not looked for.
+            Event::Silence { .. } => with(!cancelling, cancelling),
+            Event::Contact { .. } => with(false, cancelling),
+            Event::GiveUp { .. } => Self::Over(StateName::Lost),
+            Event::PodFailed { pod: Some(pod), .. } if *pod == holder => {
+                Self::Over(StateName::Lost)
+            }
+            Event::Exit { pod, exit, .. } if *pod == holder => Self::Over(match exit.cause {
+                EndCause::Itself if exit.status == ExitStatus::Exited(0) => StateName::Succeeded,
+                EndCause::Itself => StateName::Failed,
+                EndCause::RunTimeout => StateName::TimedOut,
+                EndCause::Cancelled => StateName::Cancelled,
+                EndCause::PodTerminated => StateName::Lost,
+            }),
+            _ => return None,
+        })
+    }
+
+    /// Only what was said before may be said again.
+    fn over(name: StateName, event: &Event) -> Option<Self> {
+        let repeats = match event {
+            Event::Cancel { .. } => name == StateName::Cancelled,
+            Event::Reject { .. } => name == StateName::Rejected,
+            Event::StartDeadline { .. } => name == StateName::Expired,
+            Event::PodFailed { .. } => name == StateName::InfraFailed,
+            Event::GiveUp { .. } => name == StateName::Lost,
+            _ => false,
+        };
+        repeats.then_some(Self::Over(name))
+    }
+
+    fn of(state: &JobState) -> Self {
+        match state {
+            JobState::Queued | JobState::Claimed { .. } | JobState::Starting { .. } => Self::Before,
+            JobState::Running { pod, .. } => Self::During {
+                pod: *pod,
+                silent: false,
+                cancelling: false,
+            },
+            JobState::ContactLost { pod, .. } => Self::During {
+                pod: *pod,
+                silent: true,
+                cancelling: false,
+            },
+            JobState::Cancelling { pod, .. } => Self::During {
+                pod: *pod,
+                silent: false,
+                cancelling: true,
+            },
+            over => Self::Over(over.name()),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// The machine does what the model says, and refuses what the model refuses. One thing the model does
+    /// not know: the very same exit record again, which is no event at all.
+    #[test]
+    fn the_machine_is_the_model(events in prop::collection::vec((any_event(), 0..200_i64), 0..30)) {
+        let mut state = JobState::Queued;
+        let mut model = Model::Before;
+        for (event, second) in events {
+            let is_repeated_end = matches!(&event, Event::Exit { exit, .. } if state.is_terminal() && state.exit_record() == Some(exit));
+            if is_repeated_end {
+                prop_assert_eq!(state.clone().on(event, at(second)), Ok(state.clone()));
+                continue;
+            }
+            let expected = model.after(&event, at(second));
+            let words = format!("{event:?} at {second} in {state:?}");
+            match (state.clone().on(event, at(second)), expected) {
+                (Ok(next), Some(expected)) => {
+                    prop_assert_eq!(Model::of(&next), expected.clone(), "{}", words);
+                    (state, model) = (next, expected);
+                }
+                (Err(_), None) => {}
+                (got, expected) => prop_assert!(false, "{words}: {got:?}, the model says {expected:?}"),
+            }
+        }
+    }
+}
