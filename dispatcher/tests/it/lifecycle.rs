@@ -6,10 +6,11 @@ use std::time::Duration;
 use invoke_dispatcher::store::clusters;
 use invoke_dispatcher::sweeper::Sweeper;
 use invoke_protocol::envelope::{Envelope, Order};
+use invoke_protocol::id::PodUid;
 use invoke_protocol::job::{Completeness, Job};
 use invoke_protocol::problem::ProblemCode;
 use invoke_protocol::runner::{Cancellation, Claim, Permit, PermitRefusal};
-use invoke_protocol::state::{ReasonCode, Started, StateName};
+use invoke_protocol::state::{MAX_RETRIES, ReasonCode, Started, StateName};
 use jiff::SignedDuration;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -413,6 +414,13 @@ async fn a_silent_cluster_is_marked_heard_again_and_at_last_given_up() {
     // The profile lets it run for an hour; ten minutes after that nobody has said how it ended.
     sweeper.sweep(later(3600 + 599)).await.unwrap();
     assert_eq!(dispatcher.job(&job).await.state, StateName::ContactLost);
+    let restarted = Sweeper::new(store.clone(), Arc::clone(&broker), later(3600 + 601));
+    restarted.sweep(later(3600 + 720)).await.unwrap();
+    assert_eq!(
+        dispatcher.job(&job).await.state,
+        StateName::ContactLost,
+        "who could not be heard has two minutes to say it"
+    );
     sweeper.sweep(later(3600 + 602)).await.unwrap();
     let job = dispatcher.job(&job).await;
     assert_eq!(
@@ -592,17 +600,27 @@ async fn a_job_whose_pod_is_lost_before_its_start_is_queued_again() {
         .mark_sent(leased[0], jiff::Timestamp::now())
         .await
         .unwrap();
-    let lost = json!({
-        "type": "pod_failed", "pod": pod(), "reason": { "code": "evicted", "message": "drained" },
-    });
-    for _ in 0..2 {
+    let lose = async |pod: PodUid| {
+        let reason = json!({ "code": "evicted", "message": "drained" });
+        let lost = json!({ "type": "pod_failed", "pod": pod, "reason": reason });
         let told = runner.report(&job, &lost).await;
         assert_eq!(told.status(), StatusCode::NO_CONTENT);
-        let again = dispatcher.job(&job).await;
-        assert_eq!((again.state, again.retries), (StateName::Queued, 1));
+        let job = dispatcher.job(&job).await;
+        (job.state, job.retries)
+    };
+    let first = pod();
+    for _ in 0..2 {
+        assert_eq!(lose(first).await, (StateName::Queued, 1));
     }
     assert_eq!(store.unsent().await.unwrap(), 1);
-    runner.start(&job).await;
+    for retries in 2..=MAX_RETRIES {
+        assert_eq!(lose(pod()).await, (StateName::Queued, retries));
+    }
+    assert_eq!(
+        lose(pod()).await,
+        (StateName::InfraFailed, MAX_RETRIES),
+        "what kills six pods in a row is no accident"
+    );
 }
 
 /// A store from a backup that does not know of a start: the cluster does, and its word is taken before
