@@ -19,7 +19,7 @@ start_postgres() {
     [[ -e $folder/data/PG_VERSION ]] || database_create
     # Left behind by SIGKILL. PostgreSQL believes it for as long as the number names any process, even one that is
     # dead and only waits to be buried; we know that ours does not run.
-    rm -f "$folder/data/postmaster.pid"
+    rm -f "$folder/data/postmaster.pid" "$folder/socket/.s.PGSQL.5432.lock"
     process_start postgres in_hub setpriv --reuid postgres --regid postgres --init-groups \
         "$(database_program postgres)" -D "$folder/data" -h 127.0.0.1 -p 5432 -k "$folder/socket"
 }
