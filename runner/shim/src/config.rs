@@ -13,8 +13,10 @@ const SPOOL_LIMIT_BYTES: u64 = 256 * 1024 * 1024;
 /// How long the dispatcher may have no room for the output of a command that has ended.
 const STORAGE_FULL_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long the output of a command that has ended may make no progress, and then its record.
-const FAREWELL_WITHIN: Duration = Duration::from_secs(60 * 60);
+/// How long the output of a command that has ended may make no progress, and then its record. Longer than
+/// the pod may live with any common profile: an absence of the dispatcher is outlasted, and what ends it
+/// earlier is the dispatcher's word that the job is over, or the pod's own deadline.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a runner may take no notice that the command was told to stop.
 const CANCELLING_WITHIN: Duration = Duration::from_secs(10);
