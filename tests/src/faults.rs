@@ -138,6 +138,8 @@ pub enum Between {
     ClusterAndHub,
     /// Only what the cluster sends to RabbitMQ is lost; what RabbitMQ sends arrives.
     ClusterToBroker,
+    /// The CLI, in the hub, and the dispatcher; who comes from the cluster is not touched.
+    ClientAndDispatcher,
 }
 
 /// Packets that vanish without a word (no RST), until the end.
@@ -146,19 +148,24 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// Begins to drop, in the cluster's network namespace.
+    /// Begins to drop, in the cluster's network namespace or, between parts of the hub, in the hub's.
     ///
     /// # Panics
     /// If nftables does not take the rules, or the cluster is no part of the test bed.
     #[must_use]
     pub fn new(bed: &Bed, between: Between) -> Self {
-        let namespace = variable("INVOKE_TEST_CLUSTER_NETNS");
+        let (namespace, within) = match between {
+            Between::ClientAndDispatcher => ("INVOKE_TEST_HUB_NETNS", "oifname lo"),
+            _ => ("INVOKE_TEST_CLUSTER_NETNS", ""),
+        };
+        let namespace = variable(namespace);
         assert!(
             !namespace.is_empty(),
             "a partition needs a cluster of the test bed's own"
         );
         let hub = &bed.hub_ip;
         let (ports, both) = match between {
+            Between::ClientAndDispatcher => ("8443", false),
             Between::ClusterAndDispatcher => ("8443", true),
             Between::ClusterAndBroker => ("5671", true),
             Between::ClusterToBroker => ("5671", false),
@@ -166,7 +173,7 @@ impl Partition {
         };
         let mut rules = format!(
             "table inet fault {{\n\
-             chain out {{ type filter hook output priority -300; ip daddr {hub} tcp dport {ports} drop; }}\n\
+             chain out {{ type filter hook output priority -300; {within} ip daddr {hub} tcp dport {ports} drop; }}\n\
              chain through {{ type filter hook forward priority -300; ip daddr {hub} tcp dport {ports} drop;\n"
         );
         if both {
@@ -200,6 +207,90 @@ impl Drop for Partition {
             panic!("the partition could not be healed: {ran:?}");
         }
     }
+}
+
+/// Nodes that take no new pods, until the end: what has no pod's place yet waits.
+pub struct Cordoned<'a>(&'a Bed);
+
+impl<'a> Cordoned<'a> {
+    /// Cordons all of them.
+    #[must_use]
+    pub fn new(bed: &'a Bed) -> Self {
+        on_nodes(bed, "cordon");
+        Self(bed)
+    }
+}
+
+impl Drop for Cordoned<'_> {
+    fn drop(&mut self) {
+        on_nodes(self.0, "uncordon");
+    }
+}
+
+fn on_nodes(bed: &Bed, verb: &str) {
+    for node in kubectl(bed, &["get", "nodes", "-o", "name"]).lines() {
+        kubectl(bed, &[verb, node]);
+    }
+}
+
+/// A cluster without a runner, until the end: its orders wait in the queue.
+pub struct NoRunner<'a> {
+    bed: &'a Bed,
+    replicas: String,
+}
+
+const RUNNER: [&str; 3] = ["-n", "invoke-system", "deployment/invoke-runner"];
+
+impl<'a> NoRunner<'a> {
+    /// Scales the runner to nothing, and waits until its pods are gone.
+    #[must_use]
+    pub fn new(bed: &'a Bed) -> Self {
+        let [namespace, system, deployment] = RUNNER;
+        let count = ["-o", "jsonpath={.spec.replicas}"];
+        let replicas = kubectl(
+            bed,
+            &[["get", namespace, system, deployment].as_slice(), &count].concat(),
+        );
+        scale(bed, "0");
+        wait::until("the runner to be gone", Duration::from_secs(60), || {
+            let pods = ["get", "pods", namespace, system, "-o", "name", "-l"];
+            let selector = ["app.kubernetes.io/name=invoke-runner"];
+            kubectl(bed, &[pods.as_slice(), &selector].concat())
+                .is_empty()
+                .then_some(())
+        });
+        Self { bed, replicas }
+    }
+}
+
+impl Drop for NoRunner<'_> {
+    fn drop(&mut self) {
+        scale(self.bed, &self.replicas);
+    }
+}
+
+fn scale(bed: &Bed, replicas: &str) {
+    let replicas = format!("--replicas={replicas}");
+    let arguments = [["scale", &replicas].as_slice(), &RUNNER].concat();
+    kubectl(bed, &arguments);
+}
+
+/// What kubectl prints.
+fn kubectl(bed: &Bed, arguments: &[&str]) -> String {
+    let ran = bed.kubectl(arguments);
+    assert_eq!(ran.code, 0, "kubectl {arguments:?}: {ran:?}");
+    ran.stdout_text()
+}
+
+/// Changes the dispatcher's store by hand: what would take too long to come about by itself.
+///
+/// # Panics
+/// If PostgreSQL does not take the statement.
+pub fn sql(statement: &str) {
+    let url = variable("INVOKE_TEST_POSTGRES_URL");
+    let mut command = Command::new("psql");
+    let ran = run(command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement, &url]));
+    assert_eq!(ran.code, 0, "{statement}: {ran:?}");
 }
 
 impl Bed {

@@ -10,5 +10,6 @@ pub mod collector;
 pub mod canary;
 pub mod hooks;
 pub mod faults;
+pub mod broker;
 pub mod row;
 pub mod chaos;

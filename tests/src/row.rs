@@ -129,6 +129,39 @@ impl World {
         found
     }
 
+    /// As [`Self::settle`]; and each has run, as if nothing had happened: an end that is clear and says
+    /// that it never started is a loss too.
+    #[must_use]
+    pub fn settle_run(&self, canary: &Canary, jobs: &[String], limit: Duration) -> Vec<Violation> {
+        let mut found = self.settle(canary, jobs, limit);
+        for job in jobs {
+            let document = self.job(job).unwrap_or_default();
+            if document["exit_code"] != canary.code {
+                let words = format!("it has not run: it is {}", document["state"]);
+                found.push(violation(Invariant::NoJobLost, job, words));
+            }
+        }
+        found
+    }
+
+    /// How often a step is in the story of a job.
+    #[must_use]
+    pub fn steps(&self, job: &str, step: &str) -> usize {
+        let document = self.job(job).unwrap_or_default();
+        let story = document["story"].as_array().into_iter().flatten();
+        story.filter(|told| told["step"] == step).count()
+    }
+
+    /// Waits until a step is in the story of a job.
+    ///
+    /// # Panics
+    /// If it is not within `limit`.
+    pub fn await_step(&self, job: &str, step: &str, limit: Duration) {
+        wait::until(&format!("{step} in the story of job {job}"), limit, || {
+            (self.steps(job, step) > 0).then_some(())
+        });
+    }
+
     /// Waits until a job is in one of these states.
     ///
     /// # Panics
