@@ -747,3 +747,21 @@ async fn only_the_pod_that_runs_the_command_can_fall_silent() {
     runner.report(&job, &back).await;
     assert_eq!(dispatcher.job(&job).await.state, StateName::Running);
 }
+
+/// A message that the broker confirmed and lost is sent again, while there is somebody to take it.
+#[tokio::test]
+async fn the_sweeper_sends_again_what_nobody_took() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let submitted = dispatcher.submit("date").await.times.submitted;
+    let app = dispatcher.running.app();
+    let leased = app.store.lease_unsent(1, submitted).await.unwrap();
+    app.store.mark_sent(leased[0], submitted).await.unwrap();
+    let later = |seconds| submitted + SignedDuration::from_secs(seconds);
+    let sweeper = Sweeper::new(app.store.clone(), Arc::clone(&app.broker), submitted);
+    contact_at(&app.store, runner.cluster, later(50)).await;
+    sweeper.sweep(later(59)).await.unwrap();
+    assert_eq!(app.store.unsent().await.unwrap(), 0, "not yet");
+    sweeper.sweep(later(60)).await.unwrap();
+    assert_eq!(app.store.unsent().await.unwrap(), 1);
+}
