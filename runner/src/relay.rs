@@ -111,6 +111,8 @@ fn refusal(job: JobId, what: &str, error: &recovery::Error) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use axum::body::{Body, to_bytes};
     use axum::http::Request;
     use invoke_protocol::command::Command;
@@ -500,6 +502,23 @@ mod tests {
         let known = "/v1/shim/orders?cancel=true&grace_seconds=30";
         let harder = json!({"cancel": true, "grace_seconds": 0});
         assert_eq!(door.ask("GET", known, "").await, (200, harder));
+    }
+
+    /// Else every shim would ask again without a pause.
+    #[tokio::test]
+    async fn what_a_shim_follows_already_is_not_answered_at_once() {
+        let door = Door::open(&Dispatcher::new(), None).await;
+        let stop = Cancellations::from([(job(), Some(30))]);
+        let cases = [
+            (Cancellations::new(), ORDERS),
+            (stop, "/v1/shim/orders?cancel=true&grace_seconds=30"),
+        ];
+        for (jobs, path) in cases {
+            door.cancelling.send_replace(jobs);
+            let answer = door.ask("GET", path, "");
+            let held_back = tokio::time::timeout(Duration::from_millis(200), answer).await;
+            assert!(held_back.is_err(), "{path}: {held_back:?}");
+        }
     }
 
     #[tokio::test]
