@@ -1,6 +1,8 @@
 //! RabbitMQ as its owner sees it, and may break it: the management API, its own command line, its data.
 //! What lasts is undone when its guard is dropped.
 
+pub mod trio;
+
 use std::process::Command;
 use std::time::Duration;
 

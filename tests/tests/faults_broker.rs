@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use invoke_tests::broker::trio::Trio;
 use invoke_tests::broker::{self, ConsumerTimeout, DeliveryLimit, DiskAlarm};
 use invoke_tests::canary::{Canary, Invariant, Violation, is_over, violation};
 use invoke_tests::faults::{self, Between, Cordoned, Dead, NoRunner, Partition, Paused};
@@ -417,6 +418,38 @@ fn set_hooks(world: &World, assignment: &str) {
         assert_eq!(ran.code, 0, "{ran:?}");
     }
     world.bed.await_connected();
+}
+
+/// Three nodes: without a majority there is no confirm, and what was on its way to a leader that dies is
+/// sent again.
+#[test]
+#[ignore = "long: make faults"]
+fn row_25_the_leader_dies_and_there_is_no_majority() {
+    let row = Row {
+        number: 25,
+        fault: "three RabbitMQ nodes: two, the queue's leader among them, freeze until the dispatcher gives up its session; then the leader is killed, and the other goes on",
+        without: NO_CONFIRM,
+        breaks: Invariant::NoJobLost,
+    };
+    prove(&row, |world| {
+        let canary = Canary::of(3, 0);
+        let submit = || world.submit(&canary, &["--start-within", "60s"]);
+        let mut trio = Trio::new(&world.bed);
+        trio.lead_from_second();
+        let before = submit();
+        let mut found = world.settle_run(&canary, &[before], SOON);
+        trio.freeze_others();
+        let jobs = [submit(), submit()];
+        found.extend(
+            jobs.iter()
+                .filter_map(|job| waits_for_the_broker(world, job)),
+        );
+        trio.kill_second_and_thaw_third();
+        found.extend(world.settle_run(&canary, &jobs, SOON));
+        drop(trio);
+        world.bed.await_connected();
+        found
+    });
 }
 
 /// The same order a thousand times is one start.
