@@ -252,13 +252,19 @@ fn restart_dispatcher(bed: &Bed, sabotage: Option<&str>) {
     bed.await_connected();
 }
 
-fn set_on_deployment(bed: &Bed, assignment: &str) {
+/// Sets a variable of the runner's environment (`NAME=value`), or removes it (`NAME-`), and waits until
+/// every replica has it so.
+///
+/// # Panics
+/// If Kubernetes refuses, or the runner does not come back.
+pub fn set_on_deployment(bed: &Bed, assignment: &str) {
     let deployment = ["-n", "invoke-system", "deployment/invoke-runner"];
-    for arguments in [
-        ["set", "env", assignment].as_slice(),
-        ["rollout", "status", "--timeout=90s"].as_slice(),
+    for (verb, words) in [
+        (["set", "env"], assignment),
+        (["rollout", "status"], "--timeout=90s"),
     ] {
-        let arguments: Vec<&str> = arguments.iter().chain(&deployment).copied().collect();
+        // The order is kubectl's: an assignment comes after the object.
+        let arguments = [verb.as_slice(), &deployment, &[words]].concat();
         let ran = bed.kubectl(&arguments);
         assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
     }
