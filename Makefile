@@ -43,6 +43,10 @@ SEED ?= 1
 chaos: ## A storm of random faults: make chaos MINUTES=10 SEED="1 2" (root); the same seed is the same storm
 	@tests/run --chaos $(MINUTES) $(SEED)
 
+.PHONY: bench
+bench: ## How fast it is, beside what others need for the like; writes docs/bench.md (root, a quiet machine)
+	@tests/run --bench
+
 # ---- parts ----
 
 .PHONY: build shim images
