@@ -1007,7 +1007,10 @@ async fn a_token_is_good_until_its_owner_has_another(database: Database) {
 
 async fn a_place_counts_what_the_cluster_was_given_earlier(database: Database) {
     let store = database.open().await;
-    let (one, other) = (cluster(&store, "edge-7").await, cluster(&store, "other").await);
+    let (one, other) = (
+        cluster(&store, "edge-7").await,
+        cluster(&store, "other").await,
+    );
     let mut jobs_of_one = Vec::new();
     for cluster in [one, other, one, one, one] {
         let job = new_job(cluster);
@@ -1039,7 +1042,10 @@ async fn a_place_counts_what_the_cluster_was_given_earlier(database: Database) {
 
 async fn an_old_unsent_job_is_found_by_its_cluster(database: Database) {
     let store = database.open().await;
-    let (one, other) = (cluster(&store, "edge-7").await, cluster(&store, "other").await);
+    let (one, other) = (
+        cluster(&store, "edge-7").await,
+        cluster(&store, "other").await,
+    );
     assert!(store.accept(&new_job(one), now()).await.unwrap());
     let mut session = store.read().await.unwrap();
     for (cluster, then, found) in [
