@@ -71,6 +71,16 @@ pub fn messages(queue: &str) -> Option<u64> {
     ask(&format!("/api/queues/%2f/{queue}"))?["messages"].as_u64()
 }
 
+/// How many messages of the cluster's queue have been acknowledged ever since it was declared. The figure
+/// is some seconds old.
+#[must_use]
+pub fn acknowledged(bed: &Bed) -> u64 {
+    let queue = ask(&format!("/api/queues/%2f/{}", command_queue(bed)));
+    queue.map_or(0, |queue| {
+        queue["message_stats"]["ack"].as_u64().unwrap_or(0)
+    })
+}
+
 /// I5: nothing waits in the queues any more.
 #[must_use]
 pub fn left_over(bed: &Bed) -> Vec<Violation> {
@@ -240,7 +250,8 @@ impl DiskAlarm {
     /// Raises it.
     #[must_use]
     pub fn new() -> Self {
-        control(&["set_disk_free_limit", "1000TB"]);
+        // A petabyte must be free.
+        control(&["set_disk_free_limit", "1000000000000000"]);
         Self(())
     }
 }
