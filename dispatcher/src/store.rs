@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::pool::{PoolConnection, PoolConnectionMetadata};
+use sqlx::postgres::{PgConnection, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection as _, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
 use crate::events::Events;
 
@@ -29,6 +30,11 @@ macro_rules! sql {
                 $(.bind($bound))*.execute(&mut **transaction).await.map(|done| done.rows_affected()),
             $crate::store::Session::Postgres(transaction) => sqlx::query::<sqlx::Postgres>($text)
                 $(.bind($bound))*.execute(&mut **transaction).await.map(|done| done.rows_affected()),
+            $crate::store::Session::PostgresReads(connection) => {
+                debug_assert!($crate::store::only_reads($text), "a session that reads was to write");
+                sqlx::query::<sqlx::Postgres>($text)
+                    $(.bind($bound))*.execute(&mut **connection).await.map(|done| done.rows_affected())
+            }
         }
         .map_err($crate::store::Error::Database)
     };
@@ -38,6 +44,11 @@ macro_rules! sql {
                 $(.bind($bound))*.$fetch(&mut **transaction).await,
             $crate::store::Session::Postgres(transaction) => sqlx::query_as::<sqlx::Postgres, $row>($text)
                 $(.bind($bound))*.$fetch(&mut **transaction).await,
+            $crate::store::Session::PostgresReads(connection) => {
+                debug_assert!($crate::store::only_reads($text), "a session that reads was to write");
+                sqlx::query_as::<sqlx::Postgres, $row>($text)
+                    $(.bind($bound))*.$fetch(&mut **connection).await
+            }
         }
         .map_err($crate::store::Error::Database)
     };
@@ -82,6 +93,9 @@ pub enum Session {
     Sqlite(Transaction<'static, Sqlite>),
     /// On PostgreSQL.
     Postgres(Transaction<'static, Postgres>),
+    /// On PostgreSQL, only to read: each query sees its own moment anyway, and what begins and ends a
+    /// transaction would be two more messages to the server and back for each of them.
+    PostgresReads(PoolConnection<Postgres>),
 }
 
 /// Why the store has no answer. "Not found" is an answer.
@@ -161,6 +175,9 @@ fn is_passing_code(code: &str) -> bool {
 /// How long a request waits for a connection before it is told to come back.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a connection to PostgreSQL must have rested to be asked whether it is still there.
+const RESTED: Duration = Duration::from_secs(1);
+
 impl Store {
     /// Connects, and brings the schema up to date.
     ///
@@ -182,7 +199,7 @@ impl Store {
     pub async fn read(&self) -> Result<Session, Error> {
         let session = match &self.engine {
             Engine::Sqlite { readers, .. } => readers.begin().await.map(Session::Sqlite),
-            Engine::Postgres(pool) => pool.begin().await.map(Session::Postgres),
+            Engine::Postgres(pool) => pool.acquire().await.map(Session::PostgresReads),
         };
         session.map_err(Error::Database)
     }
@@ -264,9 +281,15 @@ impl Session {
         match self {
             Self::Sqlite(transaction) => transaction.commit().await,
             Self::Postgres(transaction) => transaction.commit().await,
+            Self::PostgresReads(_) => Ok(()),
         }
         .map_err(Error::Database)
     }
+}
+
+/// Whether a statement may be run in a session that only reads.
+fn only_reads(text: &str) -> bool {
+    text.trim_start().starts_with("SELECT")
 }
 
 /// A statement was meant for one row: anything else is a mistake of ours, and must not be committed.
@@ -332,6 +355,8 @@ async fn open_postgres(url: &str) -> Result<Engine, Error> {
     let pool = PgPoolOptions::new()
         .max_connections(20)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, known| Box::pin(still_there(connection, known)))
         .connect(url)
         .await
         .map_err(Error::Database)?;
@@ -340,6 +365,18 @@ async fn open_postgres(url: &str) -> Result<Engine, Error> {
         .await
         .map_err(Error::Migrate)?;
     Ok(Engine::Postgres(pool))
+}
+
+/// A connection that has rested may have died of it, and one question finds that out before it matters.
+/// One that was used a moment ago need not be asked again for each query.
+async fn still_there(
+    connection: &mut PgConnection,
+    known: PoolConnectionMetadata,
+) -> Result<bool, sqlx::Error> {
+    if known.idle_for > RESTED {
+        connection.ping().await?;
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

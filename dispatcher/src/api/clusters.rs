@@ -30,10 +30,14 @@ pub(super) async fn list(person: Person) -> Result<Json<ClusterList>, Refusal> {
     let mut session = person.app.store.read().await?;
     let now = clock::now();
     let stored = clusters::all(&mut session).await?;
+    let open_jobs = clusters::open_jobs(&mut session).await?;
     Ok(Json(ClusterList {
         clusters: stored
             .into_iter()
-            .map(|cluster| shown(cluster, now))
+            .map(|cluster| {
+                let open_jobs = open_jobs.get(&cluster.id).copied().unwrap_or_default();
+                shown(cluster, open_jobs, now)
+            })
             .collect(),
     }))
 }
@@ -74,7 +78,7 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Json(invitation)))
 }
 
-fn shown(cluster: StoredCluster, now: Timestamp) -> Cluster {
+fn shown(cluster: StoredCluster, open_jobs: u64, now: Timestamp) -> Cluster {
     Cluster {
         state: cluster_state(cluster.last_contact, now),
         last_contact_seconds: cluster.last_contact.map(|last| seconds_between(last, now)),
@@ -84,6 +88,6 @@ fn shown(cluster: StoredCluster, now: Timestamp) -> Cluster {
         last_contact: cluster.last_contact,
         clock_skew_seconds: cluster.clock_skew_seconds,
         profiles: cluster.profiles,
-        open_jobs: cluster.open_jobs,
+        open_jobs,
     }
 }

@@ -122,7 +122,6 @@ mod tests {
                 max_run_seconds: 3600,
                 max_start_within_seconds,
             }],
-            open_jobs: 0,
         }
     }
 

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::path::json;
-use super::view::view_with_place;
+use super::view::view;
 use super::{cluster_choice, limits};
 use crate::access::Person;
 use crate::app::App;
@@ -58,34 +58,31 @@ pub(super) async fn submit(
     let _turn = person.app.turns.take().await?;
     let request_sha256 = sha256(&serde_json::to_vec(&spec).map_err(crate::store::Error::Encode)?);
     let now = clock::now();
+    let mut session = person.app.store.read().await?;
     // Before anything of the cluster is looked at: a repeated submission is answered as the first was.
-    if let Some(job) = made_before(&person, key, &request_sha256).await? {
-        return Ok(Json(shown(&person, &job, now).await?).into_response());
+    if let Some(job) = made_before(&mut session, &person, key, &request_sha256).await? {
+        return Ok(Json(view(&person.app, &job, now)).into_response());
     }
-    let job = plan(&person, spec, key, request_sha256, now).await?;
+    let (job, cluster) = plan(&mut session, &person, spec, key, request_sha256, now).await?;
+    // Others can read while this waits to write.
+    drop(session);
     if !person.app.store.accept(&job, now).await? {
         // The same submission, at the same moment, was faster.
-        let job = made_before(&person, key, &job.request_sha256)
+        let mut session = person.app.store.read().await?;
+        let job = made_before(&mut session, &person, key, &job.request_sha256)
             .await?
             .ok_or_else(|| Refusal::no_job(job.id))?;
-        return Ok(Json(shown(&person, &job, now).await?).into_response());
+        return Ok(Json(view(&person.app, &job, now)).into_response());
     }
     // Stored, then told: a relay that is woken before the commit finds nothing and sleeps again.
     person.app.broker.wake();
     let id = job.id;
     tracing::info!(job.id = %id, "job {id} was submitted by {}", person.name);
-    let mut session = person.app.store.read().await?;
-    let job = jobs::find(&mut session, id)
-        .await?
-        .ok_or_else(|| Refusal::no_job(id))?;
-    let shown = view_with_place(&person.app, &mut session, &job, now).await?;
+    // Not read again, and without its place in the queue, which whoever looks at the job is told: the
+    // longer a queue, the longer it takes to count.
+    let shown = view(&person.app, &StoredJob::accepted(job, cluster, now), now);
     let location = [(LOCATION, path(JOB, id))];
     Ok((StatusCode::ACCEPTED, location, Json(shown)).into_response())
-}
-
-async fn shown(person: &Person, job: &StoredJob, now: Timestamp) -> Result<Job, Refusal> {
-    let mut session = person.app.store.read().await?;
-    Ok(view_with_place(&person.app, &mut session, job, now).await?)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Uuid, Refusal> {
@@ -118,12 +115,12 @@ fn read(body: &[u8]) -> Result<JobSpec, Refusal> {
 }
 
 async fn made_before(
+    session: &mut Session,
     person: &Person,
     key: Uuid,
     request_sha256: &[u8],
 ) -> Result<Option<StoredJob>, Refusal> {
-    let mut session = person.app.store.read().await?;
-    match jobs::by_idempotency_key(&mut session, &person.name, key).await? {
+    match jobs::by_idempotency_key(session, &person.name, key).await? {
         Some(job) if job.request_sha256 != request_sha256 => Err(Refusal::new(
             ProblemCode::IdempotencyKeyReused,
             format!(
@@ -136,18 +133,18 @@ async fn made_before(
 }
 
 async fn plan(
+    session: &mut Session,
     person: &Person,
     spec: JobSpec,
     idempotency_key: Uuid,
     request_sha256: Vec<u8>,
     now: Timestamp,
-) -> Result<NewJob, Refusal> {
-    let mut session = person.app.store.read().await?;
-    let cluster = cluster_choice::choose(&mut session, spec.cluster.as_ref()).await?;
+) -> Result<(NewJob, StoredCluster), Refusal> {
+    let cluster = cluster_choice::choose(session, spec.cluster.as_ref()).await?;
     let start_deadline = limits::check(&spec, &cluster, now)?;
     check_contact(&spec, &cluster, now)?;
-    check_outbox(&person.app, &mut session, &cluster, now).await?;
-    Ok(NewJob {
+    check_outbox(&person.app, session, &cluster, now).await?;
+    let job = NewJob {
         id: new_id(now),
         cluster: cluster.id,
         start_deadline,
@@ -157,7 +154,8 @@ async fn plan(
         run_timeout_seconds: spec.run_timeout_seconds,
         idempotency_key,
         request_sha256,
-    })
+    };
+    Ok((job, cluster))
 }
 
 /// UUIDv7 of the program's own clock, so that ids sort as jobs were submitted.

@@ -1,5 +1,7 @@
 //! Table `clusters`: what is known of each cluster, and when its runner spoke last.
 
+use std::collections::HashMap;
+
 use invoke_protocol::id::{ClusterId, ClusterName};
 use invoke_protocol::runner::ProfileSummary;
 use jiff::Timestamp;
@@ -25,8 +27,6 @@ pub struct StoredCluster {
     pub clock_skew_seconds: Option<i64>,
     /// The profiles that it offers.
     pub profiles: Vec<ProfileSummary>,
-    /// Jobs that are not over.
-    pub open_jobs: u64,
 }
 
 #[derive(sqlx::FromRow)]
@@ -38,15 +38,12 @@ struct ClusterRow {
     runner_version: Option<String>,
     clock_skew: Option<i64>,
     profiles: String,
-    open_jobs: i64,
 }
 
 macro_rules! select_clusters {
     ($rest:literal) => {
         concat!(
-            "SELECT c.id, c.name, c.public_key, c.last_contact, c.runner_version, c.clock_skew, c.profiles, \
-             (SELECT COUNT(*) FROM jobs j WHERE j.cluster_id = c.id AND j.state IN \
-              ('queued', 'claimed', 'starting', 'running', 'contact_lost', 'cancelling')) AS open_jobs \
+            "SELECT c.id, c.name, c.public_key, c.last_contact, c.runner_version, c.clock_skew, c.profiles \
              FROM clusters c ",
             $rest
         )
@@ -69,7 +66,6 @@ impl TryFrom<ClusterRow> for StoredCluster {
             runner_version: row.runner_version,
             clock_skew_seconds: row.clock_skew,
             profiles: place.json("profiles", &row.profiles)?,
-            open_jobs: place.count("open_jobs", row.open_jobs)?,
         })
     }
 }
@@ -138,6 +134,31 @@ pub async fn by_id(session: &mut Session, id: ClusterId) -> Result<Option<Stored
         *id.as_uuid()
     )?;
     row.map(TryInto::try_into).transpose()
+}
+
+/// How many jobs of each cluster are not over; clusters without any are left out. Counted only for who
+/// asks: a cluster is looked up for every submission and for every word of its runner, and a long queue
+/// would make each of them slower.
+///
+/// # Errors
+/// [`Error`].
+pub async fn open_jobs(session: &mut Session) -> Result<HashMap<ClusterId, u64>, Error> {
+    let rows = sql!(
+        session,
+        fetch_all as (Uuid, i64),
+        "SELECT cluster_id, COUNT(*) FROM jobs WHERE state IN \
+         ('queued', 'claimed', 'starting', 'running', 'contact_lost', 'cancelling') GROUP BY cluster_id",
+    )?;
+    rows.into_iter()
+        .map(|(cluster, count)| {
+            let place = Row {
+                table: "jobs",
+                key: format!("of cluster {cluster}"),
+            };
+            let count = place.count("cluster_id", count)?;
+            Ok((ClusterId::from_uuid(cluster), count))
+        })
+        .collect()
 }
 
 /// What a runner says of itself and its cluster.

@@ -76,3 +76,8 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String, Error> {
 pub(super) fn to_column(length: u64) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
 }
+
+/// A time as it is read back: columns hold microseconds.
+pub(super) fn as_stored(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}

@@ -9,6 +9,7 @@ use invoke_protocol::state::{JobState, Reason, Retries};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::clusters::StoredCluster;
 use super::column::{self, Row};
 use super::{Error, Session, Store, audit, one_row, story};
 
@@ -89,6 +90,37 @@ pub struct StoredJob {
 }
 
 impl StoredJob {
+    /// A job as [`Store::accept`] has just stored it: it need not be read again to be shown.
+    #[must_use]
+    pub fn accepted(job: NewJob, cluster: StoredCluster, now: Timestamp) -> Self {
+        Self {
+            id: job.id,
+            cluster: cluster.id,
+            cluster_name: cluster.name,
+            cluster_last_contact: cluster.last_contact,
+            cluster_clock_skew: cluster.clock_skew_seconds,
+            cluster_profiles: cluster.profiles,
+            profile: job.profile,
+            command: job.command,
+            submitted_by: job.submitted_by,
+            submitted_at: column::as_stored(now),
+            start_deadline: column::as_stored(job.start_deadline),
+            run_timeout_seconds: job.run_timeout_seconds,
+            request_sha256: job.request_sha256,
+            state: JobState::Queued,
+            version: 1,
+            runner: None,
+            pod: None,
+            permitted_at: None,
+            give_up_at: None,
+            retries: Retries::default(),
+            reported_waiting: None,
+            log_bytes: 0,
+            published_at: None,
+            outbox_error: None,
+        }
+    }
+
     /// For how long the command may run at most, as far as it is known here.
     #[must_use]
     pub fn run_limit_seconds(&self) -> Option<u64> {

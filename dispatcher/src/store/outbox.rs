@@ -83,7 +83,7 @@ impl Store {
         let until = later(now, LEASE);
         let text = match session {
             Session::Sqlite(_) => lease!(""),
-            Session::Postgres(_) => lease!("FOR UPDATE SKIP LOCKED"),
+            Session::Postgres(_) | Session::PostgresReads(_) => lease!("FOR UPDATE SKIP LOCKED"),
         };
         let rows = sql!(
             &mut session,

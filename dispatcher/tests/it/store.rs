@@ -100,6 +100,8 @@ macro_rules! on_both_engines {
 
 on_both_engines! {
     what_was_accepted_is_read_back
+    what_is_shown_without_reading_is_what_is_read
+    jobs_that_are_not_over_are_counted_by_cluster
     one_key_makes_one_job
     jobs_are_listed_newest_first_and_by_page
     of_permit_and_cancel_exactly_one_wins
@@ -251,6 +253,39 @@ async fn what_was_accepted_is_read_back(database: Database) {
         ),
         ("edge-7", 1, 0)
     );
+}
+
+/// The answer to a submission is made of what was written: it must not differ from what is read later.
+async fn what_is_shown_without_reading_is_what_is_read(database: Database) {
+    let store = database.open().await;
+    let cluster = cluster(&store, "edge-7").await;
+    speaks(&store, cluster, now()).await;
+    let mut session = store.read().await.unwrap();
+    let stored = clusters::by_id(&mut session, cluster).await.unwrap();
+    drop(session);
+    // Columns hold microseconds.
+    let at = now() + SignedDuration::from_nanos(1_234_567);
+    let job = NewJob {
+        start_deadline: at + SignedDuration::from_secs(900),
+        ..new_job(cluster)
+    };
+    assert!(store.accept(&job, at).await.unwrap());
+    let read = found(&store, job.id).await;
+    let shown = jobs::StoredJob::accepted(job, stored.unwrap(), at);
+    assert_eq!(format!("{shown:#?}"), format!("{read:#?}"));
+}
+
+async fn jobs_that_are_not_over_are_counted_by_cluster(database: Database) {
+    let store = database.open().await;
+    let (busy, idle) = (cluster(&store, "busy").await, cluster(&store, "idle").await);
+    let over = new_job(busy);
+    for job in [&over, &new_job(busy), &new_job(busy)] {
+        assert!(store.accept(job, now()).await.unwrap());
+    }
+    change(&store, over.id, cancel(), now()).await.unwrap();
+    let mut session = store.read().await.unwrap();
+    let counted = clusters::open_jobs(&mut session).await.unwrap();
+    assert_eq!((counted.get(&busy), counted.get(&idle)), (Some(&2), None));
 }
 
 /// Also when both come at the same moment.
