@@ -53,6 +53,9 @@ pub(crate) fn diagnose(pod: &Pod, now: Timestamp) -> Diagnosis {
         return Diagnosis::Fine;
     };
     if let Some(reason) = unheard(pod, status) {
+        if invoke_hooks::sabotaged("no-node-patience") {
+            return Diagnosis::Failed(reason);
+        }
         return Diagnosis::Unheard(reason);
     }
     match status.phase.as_deref() {

@@ -147,6 +147,10 @@ impl Pool {
 
     async fn adopt_existing(&self, accepted: &Accepted) -> Result<PodUid, Error> {
         let name = pod_name(accepted.order.job);
+        if invoke_hooks::sabotaged("no-adoption") {
+            let words = format!("a pod named {name} exists");
+            return Err(Error::Refused(Reason::new(ReasonCode::NameConflict, words)));
+        }
         match self.find(&name).await {
             Ok(Some(pod)) => adopt(&pod, accepted),
             // It went away between the two questions.
@@ -206,6 +210,9 @@ fn sort(error: kube::Error) -> Error {
     let kube::Error::Api(said) = &error else {
         return Error::Later(error);
     };
+    if invoke_hooks::sabotaged("no-refusal-reason") {
+        return Error::Later(error);
+    }
     let words = said.message.as_str();
     let reason = |code| Reason::new(code, words);
     let is_refusal = (400..500).contains(&said.code) && !matches!(said.code, 401 | 408 | 409 | 429);
