@@ -294,11 +294,13 @@ pub fn sql(statement: &str) {
 }
 
 impl Bed {
-    /// The names of the runner's pods that are not on their way out.
+    /// The names of the runner's pods that are not on their way out; none while the API server is silent.
     #[must_use]
     pub fn runner_pods(&self) -> Vec<String> {
-        let template = "{range .items[?(!@.metadata.deletionTimestamp)]}{.metadata.name} {end}";
-        let output = format!("jsonpath={template}");
+        // kubectl's JSONPath cannot say "not".
+        let template =
+            "{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{end}}{{end}}";
+        let output = format!("go-template={template}");
         let selector = "app.kubernetes.io/name=invoke-runner";
         let ran = self.kubectl(&[
             "get",
