@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use sqlx::pool::{PoolConnection, PoolConnectionMetadata};
-use sqlx::postgres::{PgConnection, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
@@ -160,8 +160,8 @@ impl Error {
     }
 }
 
-/// PostgreSQL's SQLSTATE classes (connection, rollback, resources, operator intervention) and
-/// SQLite's primary and extended BUSY and LOCKED.
+/// PostgreSQL's SQLSTATE classes (connection, rollback, resources, operator intervention), a lock that
+/// others hold (`lock_not_available`), and SQLite's primary and extended BUSY and LOCKED.
 fn is_passing_code(code: &str) -> bool {
     let class = |class: &str| code.len() == 5 && code.starts_with(class);
     let sqlite = code
@@ -169,11 +169,17 @@ fn is_passing_code(code: &str) -> bool {
         .ok()
         .filter(|_| code.len() < 5)
         .map(|code| code & 0xff);
-    class("08") || class("40") || class("53") || class("57") || matches!(sqlite, Some(5 | 6))
+    let is_passing_class = ["08", "40", "53", "57"].into_iter().any(class);
+    is_passing_class || code == "55P03" || matches!(sqlite, Some(5 | 6))
 }
 
 /// How long a request waits for a connection before it is told to come back.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a statement waits for a lock that somebody holds in PostgreSQL. Without a limit, whoever keeps
+/// a row locked, such as a person with a forgotten transaction, keeps every request for it hanging, each
+/// with a connection of the few, and the sweeper with them.
+const LOCK_TIMEOUT: &str = "5s";
 
 /// How long a connection to PostgreSQL must have rested to be asked whether it is still there.
 const RESTED: Duration = Duration::from_secs(1);
@@ -352,19 +358,34 @@ fn keep_private(file: &std::path::Path) -> Result<(), Error> {
 }
 
 async fn open_postgres(url: &str) -> Result<Engine, Error> {
+    let options: PgConnectOptions = url.parse().map_err(Error::Database)?;
+    migrate_postgres(&options).await?;
+    let options = match invoke_hooks::sabotaged("no-lock-timeout") {
+        true => options,
+        false => options.options([("lock_timeout", LOCK_TIMEOUT)]),
+    };
     let pool = PgPoolOptions::new()
         .max_connections(20)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
         .before_acquire(|connection, known| Box::pin(still_there(connection, known)))
-        .connect(url)
+        .connect_with(options)
+        .await
+        .map_err(Error::Database)?;
+    Ok(Engine::Postgres(pool))
+}
+
+/// On a connection of its own, without the limit of the others: another dispatcher that is bringing the
+/// schema up to date at this moment holds the lock for as long as that takes.
+async fn migrate_postgres(options: &PgConnectOptions) -> Result<(), Error> {
+    let mut connection = PgConnection::connect_with(options)
         .await
         .map_err(Error::Database)?;
     sqlx::migrate!("./migrations/postgres")
-        .run(&pool)
+        .run(&mut connection)
         .await
         .map_err(Error::Migrate)?;
-    Ok(Engine::Postgres(pool))
+    connection.close().await.map_err(Error::Database)
 }
 
 /// A connection that has rested may have died of it, and one question finds that out before it matters.
@@ -385,10 +406,12 @@ mod tests {
 
     #[test]
     fn only_what_passes_is_passing() {
-        for code in ["57P01", "08006", "40001", "53300", "5", "6", "261", "517"] {
+        for code in [
+            "57P01", "08006", "40001", "53300", "55P03", "5", "6", "261", "517",
+        ] {
             assert!(is_passing_code(code), "{code}");
         }
-        for code in ["23505", "42P01", "1", "19", "2067", ""] {
+        for code in ["23505", "42P01", "55006", "1", "19", "2067", ""] {
             assert!(!is_passing_code(code), "{code}");
         }
     }
