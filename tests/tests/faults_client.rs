@@ -77,7 +77,7 @@ fn newest(world: &World) -> String {
 fn row_48_the_cli_is_killed() {
     let row = Row {
         number: 48,
-        fault: "the CLI is killed (SIGKILL) in the middle of the output; then the job is followed by its id, from another CLI",
+        fault: "the CLI is killed (SIGKILL) in the middle of the output; then the job is followed by its id, from another CLI (what the row says of schedules waits until there are schedules)",
         without: Without::Scenario("the command is submitted again, as without an id"),
         breaks: Invariant::NoneRunTwice,
     };
