@@ -11,5 +11,6 @@ pub mod canary;
 pub mod hooks;
 pub mod faults;
 pub mod broker;
+pub mod database;
 pub mod row;
 pub mod chaos;

@@ -144,6 +144,19 @@ impl World {
         found
     }
 
+    /// All of its output is there, and not only an output that says that it is not complete.
+    #[must_use]
+    pub fn has_all_output(&self, canary: &Canary, job: &str) -> Option<Violation> {
+        let document = self.job(job).unwrap_or_default();
+        let printed = self.bed.ran(&["logs", job]);
+        if document["output_complete"] == "yes" && printed.stdout_text() == canary.stdout() {
+            return None;
+        }
+        let why = &document["output_incomplete_reason"];
+        let words = format!("not all of its output is there ({why}): {printed:?}");
+        Some(violation(Invariant::OutputComplete, job, words))
+    }
+
     /// How often a step is in the story of a job.
     #[must_use]
     pub fn steps(&self, job: &str, step: &str) -> usize {
