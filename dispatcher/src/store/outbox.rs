@@ -57,7 +57,7 @@ pub async fn add(session: &mut Session, job: JobId, now: Timestamp) -> Result<()
     one_row("outbox", job, added)
 }
 
-/// The one text that differs: relays of several dispatchers must not wait for each other's rows, and
+/// A text that differs: relays of several dispatchers must not wait for each other's rows, and
 /// SQLite, which has one writer, knows no such clause.
 macro_rules! lease {
     ($skip_locked:literal) => {

@@ -271,6 +271,13 @@ async fn what_is_shown_without_reading_is_what_is_read(database: Database) {
     };
     assert!(store.accept(&job, at).await.unwrap());
     let read = found(&store, job.id).await;
+    let object = format!("job {}", job.id);
+    let mut session = store.read().await.unwrap();
+    let audited = audit::of_object(&mut session, &object).await.unwrap();
+    let line = ["local", "job.submit", "queued"].map(str::to_owned);
+    assert_eq!(audited, [line.into()]);
+    assert_eq!(store.unsent().await.unwrap(), 1);
+    drop(session);
     let shown = jobs::StoredJob::accepted(job, stored.unwrap(), at);
     assert_eq!(format!("{shown:#?}"), format!("{read:#?}"));
 }
