@@ -1,12 +1,16 @@
 //! Rows 27 to 35: faults of the runner, and of what it stands on.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use invoke_tests::bed::variable;
 use invoke_tests::broker;
 use invoke_tests::canary::{Canary, Invariant, Violation, violation};
 use invoke_tests::faults::{self, Between, Cordoned, Partition, PausedPod};
 use invoke_tests::hooks::{self, Program};
-use invoke_tests::process::Ran;
+use invoke_tests::process::{Ran, run};
 use invoke_tests::row::{Row, Without, World, arm_once, prove, set_on_deployment};
 use invoke_tests::wait;
 
@@ -403,4 +407,339 @@ fn row_32_the_dispatcher_cannot_be_reached() {
         }
         found
     });
+}
+
+/// Whoever watches a command's output does not notice that the runner is replaced, replica by replica,
+/// again and again.
+#[test]
+#[ignore = "long: make faults"]
+fn row_29_rolling_updates() {
+    let row = Row {
+        number: 29,
+        fault: "two replicas of the runner are replaced one after the other, four times in a row, while output is followed and jobs are submitted",
+        without: Without::Runner("shim.no-resume"),
+        breaks: Invariant::OutputComplete,
+    };
+    prove(&row, |world| {
+        let (long, short) = (Canary::of(900, 3), Canary::of(3, 0));
+        let two = TwoReplicas::new(world);
+        let running = world.submit(&long, &["--start-within", "60s"]);
+        let follower = Follower::start(world, &running);
+        let mut found = Vec::new();
+        for _ in 0..4 {
+            let ran = kubectl(world, &["rollout", "restart", RUNNER]);
+            assert_eq!(ran.code, 0, "{ran:?}");
+            let during = world.submit(&short, &["--start-within", "60s"]);
+            await_rollout(world);
+            found.extend(world.settle_run(&short, &[during], SOON));
+        }
+        found.extend(world.settle_run(&long, std::slice::from_ref(&running), SOON));
+        found.extend(incomplete(world, &running));
+        found.extend(follower.judge(&running));
+        drop(two);
+        found
+    });
+}
+
+/// Somebody who reads a job's output as it comes.
+struct Follower(JoinHandle<Duration>);
+
+impl Follower {
+    fn start(world: &World, job: &str) -> Self {
+        let mut command = world.bed.invoke();
+        command.args(["logs", "-f", job]).stdin(Stdio::null());
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("invoke runs");
+        let stdout = child.stdout.take().expect("it is a pipe");
+        Self(thread::spawn(move || {
+            let mut lines = BufReader::new(stdout).lines();
+            // The time until the first line is the start's, not the stream's.
+            let _ = lines.next();
+            let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+            while let Some(Ok(_)) = lines.next() {
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+            }
+            let _ = child.wait();
+            longest
+        }))
+    }
+
+    fn judge(self, job: &str) -> Option<Violation> {
+        let longest = self.0.join().expect("it reads to the end");
+        (longest > Duration::from_secs(30)).then(|| {
+            let words = format!("whoever followed it saw nothing for {longest:?}");
+            violation(Invariant::OutputComplete, job, words)
+        })
+    }
+}
+
+/// What passes through the runner is not kept in it; and if it is killed for its memory all the same, it
+/// goes on where it was.
+#[test]
+#[ignore = "long: make faults"]
+fn row_31_the_runner_is_out_of_memory() {
+    let row = Row {
+        number: 31,
+        fault: "a runner with a limit of 64 MiB passes 70 MB of output on, and is killed by the kernel for its memory on the way, because the limit is lowered to what it uses",
+        without: Without::Runner("shim.no-resume"),
+        breaks: Invariant::OutputComplete,
+    };
+    prove(&row, |world| {
+        let small = SmallRunner::new(world);
+        renew_runner(world);
+        let command = format!("{}; seq 1 9000000", world.collector.mark());
+        let mut watching = world.bed.invoke();
+        watching.args(["--start-within", "60s", &command]);
+        let before = newest(world);
+        let watcher = thread::spawn(move || run(&mut watching));
+        let job = wait::until("the job", SOON, || {
+            Some(newest(world)).filter(|job| *job != before)
+        });
+        world.await_start(&job, SOON);
+        choke_runner(world);
+        await_crash(world);
+        let ran = watcher.join().expect("it ends");
+        let mut found = Vec::new();
+        let whole: Vec<u8> = (1..=9_000_000)
+            .flat_map(|number: u32| format!("{number}\n").into_bytes())
+            .collect();
+        if ran.code != 0 || ran.stdout != whole {
+            let (seen, all) = (ran.stdout.len(), whole.len());
+            let words = format!(
+                "{seen} of {all} bytes were seen, exit code {}: {}",
+                ran.code,
+                ran.stderr_text()
+            );
+            found.push(violation(Invariant::OutputComplete, &job, words));
+        }
+        let counts = "jsonpath={range .items[*].status.containerStatuses[*]}{.restartCount} {.lastState.terminated.reason}{end}";
+        let killed = kubectl(world, &["get", "pods", "-l", SELECTOR, "-o", counts]).stdout_text();
+        if killed != "1 OOMKilled" {
+            let words = format!("it was to be killed once for its memory, by the kernel: {killed}");
+            found.push(violation(Invariant::Clean, "runner", words));
+        }
+        drop(small);
+        found
+    });
+}
+
+/// The newest job, or nothing.
+fn newest(world: &World) -> String {
+    let jobs = world.bed.json(&["-o", "json", "jobs", "--limit", "1"]);
+    jobs["jobs"][0]["id"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// A runner with a limit of 64 MiB, until the end.
+struct SmallRunner<'a>(&'a World);
+
+impl<'a> SmallRunner<'a> {
+    fn new(world: &'a World) -> Self {
+        limit_memory(world, "64Mi");
+        Self(world)
+    }
+}
+
+impl Drop for SmallRunner<'_> {
+    fn drop(&mut self) {
+        limit_memory(self.0, "256Mi");
+    }
+}
+
+fn limit_memory(world: &World, limit: &str) {
+    let limit = format!("--limits=memory={limit}");
+    let ran = kubectl(world, &["set", "resources", RUNNER, &limit]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    await_rollout(world);
+}
+
+/// Leaves the runner no more memory than it uses.
+fn choke_runner(world: &World) {
+    let pods = world.bed.runner_pods();
+    let uid = world.bed.uid("invoke-system", &pods[0]);
+    let processes = faults::processes_of_pod(&world.bed, &uid);
+    let is_runner = |process: &&String| {
+        let name = std::fs::read_to_string(format!("/proc/{process}/comm"));
+        name.is_ok_and(|name| name.trim() == "invoke-runner")
+    };
+    let runner = processes.iter().find(is_runner).expect("it runs");
+    let cgroups = std::fs::read_to_string(format!("/proc/{runner}/cgroup")).expect("it runs");
+    let memory = cgroups.lines().find_map(|line| line.split_once(":memory:"));
+    let (_, path) = memory.expect("memory is a cgroup hierarchy of its own");
+    let folder = format!("/sys/fs/cgroup/memory{path}");
+    let limit = format!("{folder}/memory.limit_in_bytes");
+    wait::until("the runner to be choked", Duration::from_secs(20), || {
+        let used = std::fs::read_to_string(format!("{folder}/memory.usage_in_bytes")).ok()?;
+        std::fs::write(&limit, used.trim()).ok()
+    });
+}
+
+/// Slow is not gone.
+#[test]
+#[ignore = "long: make faults"]
+fn row_33_the_line_is_slow() {
+    let row = Row {
+        number: 33,
+        fault: "64 kbit/s in either direction between cluster and hub (token bucket filter) while a job prints 200 kB and another one starts",
+        without: Without::Scenario("0.2 kbit/s, which is as good as nothing"),
+        breaks: Invariant::ClearState,
+    };
+    prove(&row, |world| {
+        let (long, short) = (
+            Canary {
+                lines: 20_000,
+                pause_ms: 0,
+                code: 3,
+            },
+            Canary::of(3, 0),
+        );
+        let running = world.submit(&long, &["--start-within", "60s"]);
+        world.await_start(&running, SOON);
+        let rate = if world.is_sabotaged() {
+            "200bit"
+        } else {
+            "64kbit"
+        };
+        let slow = SlowLine::new(rate);
+        let second = world.submit(&short, &["--start-within", "120s"]);
+        let mut found = Vec::new();
+        if world.is_sabotaged() {
+            world.await_state(&running, &["contact_lost"], Duration::from_secs(120));
+        } else {
+            found.extend(world.settle_run(
+                &short,
+                std::slice::from_ref(&second),
+                Duration::from_secs(150),
+            ));
+            found.extend(world.settle_run(
+                &long,
+                std::slice::from_ref(&running),
+                Duration::from_secs(150),
+            ));
+            found.extend(incomplete(world, &running));
+        }
+        if world.steps(&running, "contact_lost") > 0 {
+            let words = "a slow line was taken for none";
+            found.push(violation(Invariant::ClearState, &running, words));
+        }
+        drop(slow);
+        found.extend(world.settle(&long, &[running], SOON));
+        found.extend(world.settle(&short, &[second], SOON));
+        found
+    });
+}
+
+/// A slow line between cluster and hub, until the end.
+struct SlowLine;
+
+const ENDS: [&str; 2] = ["INVOKE_TEST_CLUSTER_NETNS", "INVOKE_TEST_HUB_NETNS"];
+
+impl SlowLine {
+    fn new(rate: &str) -> Self {
+        for end in ENDS {
+            let ran = shape(
+                end,
+                &[
+                    "add", "dev", "uplink", "root", "tbf", "rate", rate, "burst", "16kb",
+                    "latency", "4s",
+                ],
+            );
+            assert_eq!(ran.code, 0, "{ran:?}");
+        }
+        Self
+    }
+}
+
+impl Drop for SlowLine {
+    fn drop(&mut self) {
+        for end in ENDS {
+            let _ = shape(end, &["del", "dev", "uplink", "root"]);
+        }
+    }
+}
+
+fn shape(end: &str, arguments: &[&str]) -> Ran {
+    let namespace = variable(end);
+    run(Command::new("tc")
+        .args(["-n", &namespace, "qdisc"])
+        .args(arguments))
+}
+
+/// Deadlines are the store's. What looks out of time to a runner is not run, and says why.
+#[test]
+#[ignore = "long: make faults"]
+fn row_34_the_runners_clock_is_wrong() {
+    let row = Row {
+        number: 34,
+        fault: "the runner's clock is two hours ahead, and then one day behind: the clock that decides, the database's, is moved instead, as seen by the dispatcher",
+        without: Without::Scenario("the clocks agree: nothing is there to be refused"),
+        breaks: Invariant::ClearState,
+    };
+    prove(&row, |world| {
+        let canary = Canary::of(3, 0);
+        let mut found = Vec::new();
+        let ahead = (!world.is_sabotaged()).then(|| Shifted::new(world, "- interval '2 hours'"));
+        let job = world.submit(&canary, &["--start-within", "20s"]);
+        found.extend(world.settle(&canary, std::slice::from_ref(&job), SOON));
+        drop(ahead);
+        let document = world.job(&job).unwrap_or_default();
+        let end = (
+            document["state"].as_str(),
+            document["reason"]["code"].as_str(),
+        );
+        if end != (Some("expired"), Some("clock_skew")) {
+            let words = format!("it is not called a matter of clocks: {end:?}");
+            found.push(violation(Invariant::ClearState, &job, words));
+        }
+        if world.is_sabotaged() {
+            return found;
+        }
+        let behind = Shifted::new(world, "+ interval '1 day'");
+        let job = world.submit(&canary, &["--start-within", "60s"]);
+        found.extend(world.settle_run(&canary, &[job], SOON));
+        drop(behind);
+        found
+    });
+}
+
+/// The database tells the dispatcher another time, until the end.
+struct Shifted<'a>(&'a World);
+
+impl<'a> Shifted<'a> {
+    fn new(world: &'a World, by: &str) -> Self {
+        faults::kill(&world.bed, "dispatcher");
+        for statement in [
+            "CREATE SCHEMA shifted",
+            &format!(
+                "CREATE FUNCTION shifted.clock_timestamp() RETURNS timestamptz LANGUAGE sql \
+                 AS $$SELECT pg_catalog.clock_timestamp() {by}$$"
+            ),
+            "ALTER ROLE CURRENT_USER SET search_path = public, shifted, pg_catalog",
+        ] {
+            faults::sql(statement);
+        }
+        let shifted = Self(world);
+        shifted.start();
+        shifted
+    }
+
+    fn start(&self) {
+        faults::restart(&self.0.bed, "dispatcher");
+        self.0.bed.await_connected();
+    }
+}
+
+impl Drop for Shifted<'_> {
+    fn drop(&mut self) {
+        faults::kill(&self.0.bed, "dispatcher");
+        faults::sql("ALTER ROLE CURRENT_USER RESET search_path");
+        faults::sql("DROP SCHEMA shifted CASCADE");
+        self.start();
+    }
 }
