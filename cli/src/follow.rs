@@ -226,11 +226,12 @@ impl<'a> Follow<'a> {
                 .await
                 .map_err(Error::Client)?;
             self.answered();
-            self.patience.renew(true);
             // First the job, then its output: the other way round, what is printed between the two
             // would be missing from a job that is over.
             self.notices.observe(&job);
             self.take_stored(&job).await?;
+            // Not before: of a job whose output cannot be read, the rest can be, again and again.
+            self.patience.renew(true);
             if job.state.is_terminal() || end == JobEnd::DoNotAwait {
                 return Ok(Box::new(job));
             }

@@ -116,6 +116,24 @@ fn an_outage_is_told_once_and_survived() {
     assert_eq!(said.matches("invoke: reconnected\n").count(), 1);
 }
 
+/// A blob that is gone: the dispatcher knows the job, each time, and never hands out its output.
+#[test]
+fn output_that_cannot_be_read_is_given_up() {
+    let bed = Bed::new();
+    let printed = printed();
+    bed.stub.on(
+        &route("GET", ""),
+        vec![Answer::json(200, &ended(0, &printed))],
+    );
+    bed.stub.on(&route("GET", "/output"), vec![Answer::cut()]);
+    let mut command = bed.invoke(&["result", ID]);
+    command.env("INVOKE_RETRY_FOR", "1s");
+    let output = run(command);
+    assert_ne!(output.status.code(), Some(0));
+    let asked = bed.stub.seen(&route("GET", "/output")).len();
+    assert!((2..60).contains(&asked), "{asked} times");
+}
+
 /// A front that restarts may show anything. Whoever was the dispatcher a moment ago will be it again.
 #[test]
 fn a_stranger_in_the_dispatchers_place_is_outwaited() {
