@@ -76,10 +76,18 @@ impl PausedPod {
     /// If it has none.
     #[must_use]
     pub fn new(bed: &Bed, uid: &str) -> Self {
+        Self::if_it_runs(bed, uid).unwrap_or_else(|| panic!("pod {uid} has no processes"))
+    }
+
+    /// Stops the pod's processes, if it has any.
+    #[must_use]
+    pub fn if_it_runs(bed: &Bed, uid: &str) -> Option<Self> {
         let processes = processes_of_pod(bed, uid);
-        assert!(!processes.is_empty(), "pod {uid} has no processes");
+        if processes.is_empty() {
+            return None;
+        }
         signal("STOP", &processes);
-        Self(processes)
+        Some(Self(processes))
     }
 }
 
@@ -298,8 +306,7 @@ impl Bed {
     #[must_use]
     pub fn runner_pods(&self) -> Vec<String> {
         // kubectl's JSONPath cannot say "not".
-        let template =
-            "{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{end}}{{end}}";
+        let template = "{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{end}}{{end}}";
         let output = format!("go-template={template}");
         let selector = "app.kubernetes.io/name=invoke-runner";
         let ran = self.kubectl(&[

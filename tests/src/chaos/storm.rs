@@ -101,9 +101,10 @@ fn inflict(bed: &Bed, fault: Fault, lasts: Duration, random: &mut fastrand::Rng)
         }
         Fault::KillRunners => bed.kill_runners(),
         Fault::PauseRunner => {
-            let runners = bed.runner_pods();
-            if let Some(runner) = random.choice(&runners) {
-                let _paused = PausedPod::new(bed, &bed.uid("invoke-system", runner));
+            let runners = runner_uids(bed);
+            let chosen = random.choice(&runners);
+            // One that has only just been made has no processes yet.
+            if let Some(_paused) = chosen.and_then(|uid| PausedPod::if_it_runs(bed, uid)) {
                 hold();
             }
         }
@@ -140,6 +141,25 @@ fn inflict(bed: &Bed, fault: Fault, lasts: Duration, random: &mut fastrand::Rng)
             &["--wait=false", "--grace-period=0", "--force"],
         ),
     }
+}
+
+fn runner_uids(bed: &Bed) -> Vec<String> {
+    let selector = "app.kubernetes.io/name=invoke-runner";
+    let output = "jsonpath={.items[*].metadata.uid}";
+    let ran = bed.kubectl(&[
+        "get",
+        "pods",
+        "-n",
+        "invoke-system",
+        "-l",
+        selector,
+        "-o",
+        output,
+    ]);
+    ran.stdout_text()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
 }
 
 fn delete_pod(bed: &Bed, random: &mut fastrand::Rng, options: &[&str]) {
