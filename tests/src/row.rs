@@ -148,7 +148,7 @@ impl World {
     #[must_use]
     pub fn has_all_output(&self, canary: &Canary, job: &str) -> Option<Violation> {
         let document = self.job(job).unwrap_or_default();
-        let printed = self.bed.ran(&["logs", job]);
+        let printed = self.bed.ran(&["--retry-for", "1s", "logs", job]);
         if document["output_complete"] == "yes" && printed.stdout_text() == canary.stdout() {
             return None;
         }
@@ -301,30 +301,48 @@ pub fn words(found: &[Violation]) -> String {
         .collect()
 }
 
+/// A fault that cannot be made here: the page in the docs says why, and what is tested instead.
+pub fn not_possible(number: u8, fault: &str, why: &str, instead: &str) {
+    write(&json!({
+        "row": number,
+        "fault": fault,
+        "test": test(),
+        "without": "",
+        "breaks": "",
+        "positive": format!("not possible here: {why}; instead: {instead}"),
+        "control": "",
+        "seconds": 0,
+    }));
+}
+
 /// For the page in the docs: one file a row, made anew by each run.
 fn write_record(row: &Row, positive: &str, control: &str, took: Duration) {
-    let folder = records();
-    std::fs::create_dir_all(&folder).expect("the target folder can be written");
     let without = match row.without {
         Without::Dispatcher(name) | Without::Runner(name) => name,
         Without::Scenario(words) => words,
     };
-    let record = json!({
+    write(&json!({
         "row": row.number,
         "fault": row.fault,
-        "test": std::thread::current().name().unwrap_or("?"),
+        "test": test(),
         "without": without,
         "breaks": format!("{:?}", row.breaks),
         "positive": positive,
         "control": control,
         "seconds": took.as_secs(),
-    });
-    let test = std::thread::current()
-        .name()
-        .unwrap_or("row")
-        .replace("::", "-");
-    std::fs::write(folder.join(format!("{test}.json")), record.to_string())
-        .expect("the target folder can be written");
+    }));
+}
+
+fn write(record: &serde_json::Value) {
+    let folder = records();
+    std::fs::create_dir_all(&folder).expect("the target folder can be written");
+    let file = folder.join(format!("{}.json", test().replace("::", "-")));
+    std::fs::write(file, record.to_string()).expect("the target folder can be written");
+}
+
+/// The name of the test that runs in this thread.
+fn test() -> String {
+    std::thread::current().name().unwrap_or("row").to_owned()
 }
 
 /// Where the records of the rows are.
