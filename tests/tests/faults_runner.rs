@@ -1,6 +1,7 @@
 //! Rows 27 to 35: faults of the runner, and of what it stands on.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
@@ -464,6 +465,47 @@ impl Follower {
     }
 }
 
+/// What cannot be uploaded is kept in the pod, up to a limit; then the command waits.
+#[test]
+#[ignore = "long: make faults"]
+fn row_30_the_spool_is_full() {
+    let row = Row {
+        number: 30,
+        fault: "packets between cluster and dispatcher vanish while a command prints 300 MB, until its spool of 256 MiB, which is in the pod and not in the runner, is full",
+        without: Without::Scenario("the cut outlasts the command's run time of 45 s"),
+        breaks: Invariant::OutputComplete,
+    };
+    prove(&row, |world| {
+        let run_timeout = if world.is_sabotaged() { "45s" } else { "400s" };
+        let numbers = Numbers::print(world, 35_000_000, run_timeout);
+        let partition = Partition::new(&world.bed, Between::ClusterAndDispatcher);
+        let uid = world
+            .bed
+            .uid("invoke-jobs", &format!("invoke-{}", numbers.job));
+        wait::until("the spool to be full", SOON, || {
+            (spooled(world, &uid)? > 255 << 20).then_some(())
+        });
+        if world.is_sabotaged() {
+            wait::until("the command to be ended", SOON, || {
+                (faults::processes_of_pod(&world.bed, &uid).len() <= 2).then_some(())
+            });
+        }
+        drop(partition);
+        let mut found: Vec<_> = numbers.judge().into_iter().collect();
+        found.extend(world.left_over());
+        found
+    });
+}
+
+/// How many bytes the spool of a job's pod takes up on the node.
+fn spooled(world: &World, uid: &str) -> Option<u64> {
+    let shim = faults::processes_of_pod(&world.bed, uid);
+    let spools = shim.iter().filter_map(|process| {
+        std::fs::metadata(format!("/proc/{process}/root/run/invoke/spool")).ok()
+    });
+    spools.map(|spool| spool.blocks() * 512).max()
+}
+
 /// What passes through the runner is not kept in it; and if it is killed for its memory all the same, it
 /// goes on where it was.
 #[test]
@@ -478,31 +520,10 @@ fn row_31_the_runner_is_out_of_memory() {
     prove(&row, |world| {
         let small = SmallRunner::new(world);
         renew_runner(world);
-        let command = format!("{}; seq 1 9000000", world.collector.mark());
-        let mut watching = world.bed.invoke();
-        watching.args(["--start-within", "60s", &command]);
-        let before = newest(world);
-        let watcher = thread::spawn(move || run(&mut watching));
-        let job = wait::until("the job", SOON, || {
-            Some(newest(world)).filter(|job| *job != before)
-        });
-        world.await_start(&job, SOON);
+        let numbers = Numbers::print(world, 9_000_000, "300s");
         choke_runner(world);
         await_crash(world);
-        let ran = watcher.join().expect("it ends");
-        let mut found = Vec::new();
-        let whole: Vec<u8> = (1..=9_000_000)
-            .flat_map(|number: u32| format!("{number}\n").into_bytes())
-            .collect();
-        if ran.code != 0 || ran.stdout != whole {
-            let (seen, all) = (ran.stdout.len(), whole.len());
-            let words = format!(
-                "{seen} of {all} bytes were seen, exit code {}: {}",
-                ran.code,
-                ran.stderr_text()
-            );
-            found.push(violation(Invariant::OutputComplete, &job, words));
-        }
+        let mut found: Vec<_> = numbers.judge().into_iter().collect();
         let counts = "jsonpath={range .items[*].status.containerStatuses[*]}{.restartCount} {.lastState.terminated.reason}{end}";
         let killed = kubectl(world, &["get", "pods", "-l", SELECTOR, "-o", counts]).stdout_text();
         if killed != "1 OOMKilled" {
@@ -512,6 +533,51 @@ fn row_31_the_runner_is_out_of_memory() {
         drop(small);
         found
     });
+}
+
+/// A command that prints numbers as fast as it can, and whoever watches it.
+struct Numbers {
+    job: String,
+    count: u32,
+    watcher: JoinHandle<Ran>,
+}
+
+impl Numbers {
+    /// Starts it, and waits until the command has started.
+    fn print(world: &World, count: u32, run_timeout: &str) -> Self {
+        let command = format!("{}; seq 1 {count}", world.collector.mark());
+        let mut watching = world.bed.invoke();
+        watching.args(["--start-within", "60s", "--run-timeout", run_timeout]);
+        watching.arg(&command);
+        let before = newest(world);
+        let watcher = thread::spawn(move || run(&mut watching));
+        let job = wait::until("the job", SOON, || {
+            Some(newest(world)).filter(|job| *job != before)
+        });
+        world.await_start(&job, SOON);
+        Self {
+            job,
+            count,
+            watcher,
+        }
+    }
+
+    fn judge(self) -> Option<Violation> {
+        let ran = self.watcher.join().expect("it ends");
+        let lines = (1..=self.count).map(|number| format!("{number}\n"));
+        let whole: Vec<u8> = lines.flat_map(String::into_bytes).collect();
+        if ran.code == 0 && ran.stdout == whole {
+            return None;
+        }
+        let words = format!(
+            "{} of {} bytes were seen, exit code {}: {}",
+            ran.stdout.len(),
+            whole.len(),
+            ran.code,
+            ran.stderr_text()
+        );
+        Some(violation(Invariant::OutputComplete, &self.job, words))
+    }
 }
 
 /// The newest job, or nothing.
