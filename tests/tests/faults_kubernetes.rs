@@ -1,10 +1,13 @@
 //! Rows 36 to 47: faults of Kubernetes, and what people do to pods.
 
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use invoke_tests::canary::{Canary, Invariant, Violation, violation};
-use invoke_tests::faults::{self, Cordoned, NoRunner, Paused};
-use invoke_tests::process::Ran;
+use invoke_tests::bed::variable;
+use invoke_tests::canary::{Canary, Invariant, Violation, is_over, violation};
+use invoke_tests::faults::{self, Cordoned, Dead, NoRunner, Paused};
+use invoke_tests::process::{Ran, run};
 use invoke_tests::row::{Row, Without, World, prove};
 use invoke_tests::wait;
 use serde_json::json;
@@ -256,5 +259,371 @@ fn row_41_a_node_is_drained_while_a_command_runs() {
         kubectl(world, &drain);
         drop(cordoned);
         world.settle_run(&canary, &[job], SOON)
+    });
+}
+
+/// What the cluster refuses, and what it has no room for, is said as it is.
+#[test]
+#[ignore = "long: make faults"]
+fn row_44_pods_cannot_be_made_or_started() {
+    let row = Row {
+        number: 44,
+        fault: "an image that there is not, a node that there is not, a quota of no pods, a policy that denies all pods, a webhook that is not there",
+        without: Without::Runner("no-refusal-reason"),
+        breaks: Invariant::ClearState,
+    };
+    prove(&row, |world| {
+        let canary = Canary::of(1, 0);
+        let submit = |profile| {
+            let options = ["--start-within", "25s", "--profile", profile];
+            world.submit(&canary, &options)
+        };
+        let [image, node] = ["no-such-image", "unschedulable"].map(submit);
+        for job in [&image, &node] {
+            world.await_step(job, "pod_created", SOON);
+        }
+        let mut found = Vec::new();
+        let mut refused = |by: &serde_json::Value, state, code| {
+            let refusal = Refusal::new(world, by);
+            let job = world.submit(&canary, &["--start-within", "15s"]);
+            found.extend(canary.check(&world.bed, &world.collector, &job, SOON));
+            found.extend(ended_otherwise(world, &job, state, code));
+            drop(refusal);
+        };
+        refused(&quota(), "expired", "quota");
+        refused(&policy(), "infra_failed", "admission_refused");
+        refused(&webhook(world), "expired", "admission_unavailable");
+        found.extend(world.settle(&canary, &[image.clone(), node.clone()], SOON));
+        found.extend(ended_otherwise(world, &image, "infra_failed", "image_pull"));
+        found.extend(ended_otherwise(
+            world,
+            &node,
+            "expired",
+            "pod_unschedulable",
+        ));
+        found
+    });
+}
+
+/// Something in the cluster by which no pod can be made in the namespace of the jobs, until the end.
+struct Refusal<'a> {
+    world: &'a World,
+    file: tempfile::NamedTempFile,
+}
+
+impl<'a> Refusal<'a> {
+    /// Makes it, and waits until it works.
+    fn new(world: &'a World, document: &serde_json::Value) -> Self {
+        let file = written(document);
+        let refusal = Self { world, file };
+        drop(refusal.kubectl("apply"));
+        let pod = written(&foreign_pod("refused"));
+        let name = pod.path().display().to_string();
+        let create = ["create", "--dry-run=server", "-f", &name];
+        wait::until("no pod to be admitted", SOON, || {
+            let ran = world.bed.kubectl(&[&JOBS, create.as_slice()].concat());
+            (ran.code != 0).then_some(())
+        });
+        refusal
+    }
+
+    fn kubectl(&self, verb: &str) -> Ran {
+        let name = self.file.path().display().to_string();
+        kubectl(self.world, &[verb, "-f", &name])
+    }
+}
+
+impl Drop for Refusal<'_> {
+    fn drop(&mut self) {
+        drop(self.kubectl("delete"));
+    }
+}
+
+fn quota() -> serde_json::Value {
+    json!({
+        "apiVersion": "v1", "kind": "ResourceQuota",
+        "metadata": {"name": "none", "namespace": "invoke-jobs"}, "spec": {"hard": {"pods": "0"}},
+    })
+}
+
+fn policy() -> serde_json::Value {
+    let api = "admissionregistration.k8s.io/v1";
+    let jobs = json!({"matchLabels": {"kubernetes.io/metadata.name": "invoke-jobs"}});
+    let rules = json!([{
+        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"],
+    }]);
+    json!({"apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": api, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "no-pods"},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {"namespaceSelector": jobs, "resourceRules": rules},
+                "validations": [{"expression": "false", "message": "no pods today"}],
+            },
+        },
+        {
+            "apiVersion": api, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "no-pods"},
+            "spec": {"policyName": "no-pods", "validationActions": ["Deny"]},
+        },
+    ]})
+}
+
+fn webhook(world: &World) -> serde_json::Value {
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "not-there"},
+        "webhooks": [{
+            "name": "not-there.invoke.dev", "failurePolicy": "Fail", "sideEffects": "None", "timeoutSeconds": 2,
+            "admissionReviewVersions": ["v1"],
+            "clientConfig": {"url": format!("https://{}:1/", world.bed.cluster_ip)},
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "invoke-jobs"}},
+            "rules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"],
+            }],
+        }],
+    })
+}
+
+/// What runs goes on, and what was to start waits.
+#[test]
+#[ignore = "long: make faults"]
+fn row_36_the_api_server_is_away() {
+    let row = Row {
+        number: 36,
+        fault: "the API server is killed (SIGKILL) while one command runs and another is to start, and is back after 20 s",
+        without: Without::Scenario("it is not back before the start deadline"),
+        breaks: Invariant::NoJobLost,
+    };
+    prove(&row, |world| {
+        let (long, short) = (Canary::of(150, 3), Canary::of(3, 0));
+        let runs = running(world, &long, &[]);
+        let dead = Dead::new(&world.bed, "apiserver");
+        let limit = if world.is_sabotaged() { "15s" } else { "80s" };
+        let waits = world.submit(&short, &["--start-within", limit]);
+        let mut found = waits_for(world, &waits, "api_server_unavailable");
+        away_for(Duration::from_secs(20));
+        drop(dead);
+        found.extend(world.settle_run(&long, &[runs], SOON));
+        found.extend(world.settle_run(&short, &[waits], SOON));
+        found
+    });
+}
+
+/// A fault of a certain length.
+fn away_for(length: Duration) {
+    let _ = wait::within(length, || None::<()>);
+}
+
+/// A violation, unless the job says within some seconds that it waits for this.
+fn waits_for(world: &World, job: &str, code: &str) -> Vec<Violation> {
+    let says_so = wait::within(Duration::from_secs(15), || {
+        (world.job(job)?["waiting"]["code"] == code).then_some(())
+    });
+    if says_so.is_some() {
+        return Vec::new();
+    }
+    let waiting = &world.job(job).unwrap_or_default()["waiting"];
+    let words = format!("it waits for {waiting}, not for {code}");
+    vec![violation(Invariant::ClearState, job, words)]
+}
+
+/// A node's own programs may die: what runs, runs; what ran is not started again, whoever tries.
+#[test]
+#[ignore = "long: make faults"]
+fn row_42_the_nodes_programs_are_killed() {
+    let row = Row {
+        number: 42,
+        fault: "kubelet and containerd are killed (SIGKILL) and back; then the shim is started again in its container, as by a runtime that has lost count; another pod's pause container is killed",
+        without: Without::Runner("shim.no-marker"),
+        breaks: Invariant::NoneRunTwice,
+    };
+    prove(&row, |world| {
+        let canary = Canary::of(200, 0);
+        let job = running(world, &canary, &[]);
+        let dead = ["kubelet", "containerd"].map(|part| Dead::new(&world.bed, part));
+        let [kubelet, containerd] = dead;
+        drop((containerd, kubelet));
+        let exec = ["exec", &pod_of(&job), "--", "/usr/local/bin/invoke-shim"];
+        let again = world.bed.kubectl(&[&JOBS, exec.as_slice()].concat());
+        let mut found = world.settle_run(&canary, &[job], SOON);
+        assert_ne!(again.code, 0, "the second shim: {again:?}");
+
+        let short = Canary::of(50, 0);
+        let broken = running(world, &short, &[]);
+        kill_pause(world, &broken);
+        found.extend(world.settle(&short, &[broken], SOON));
+        found
+    });
+}
+
+/// Kills the container that holds a pod's network.
+fn kill_pause(world: &World, job: &str) {
+    let uid = world.bed.uid("invoke-jobs", &pod_of(job));
+    let processes = faults::processes_of_pod(&world.bed, &uid);
+    let is_pause = |id: &&String| {
+        let name = std::fs::read_to_string(format!("/proc/{id}/comm"));
+        name.is_ok_and(|name| name.trim() == "pause")
+    };
+    let pause = processes.iter().find(is_pause);
+    let pause = pause.expect("a pod has a pause container");
+    let ran = run(Command::new("kill").args(["-s", "KILL", pause]));
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+/// A node that is silent is not dead: nobody gives its command up, or starts it elsewhere.
+#[test]
+#[ignore = "long: make faults"]
+fn row_43_a_node_is_silent_for_a_while() {
+    let row = Row {
+        number: 43,
+        fault: "the kubelet is stopped (SIGSTOP) until its node counts as not ready, and goes on",
+        without: Without::Runner("no-node-patience"),
+        breaks: Invariant::NoJobLost,
+    };
+    prove(&row, |world| {
+        let canary = Canary::of(900, 0);
+        let job = running(world, &canary, &[]);
+        let silent = Paused::new(&world.bed, "kubelet");
+        let over = if world.is_sabotaged() {
+            "lost"
+        } else {
+            "contact_lost"
+        };
+        world.await_state(&job, &[over], Duration::from_secs(120));
+        drop(silent);
+        world.settle_run(&canary, &[job], Duration::from_secs(180))
+    });
+}
+
+/// One order makes one pod, even if nobody is told that it was made.
+#[test]
+#[ignore = "long: make faults"]
+fn row_37_a_pod_is_made_and_the_answer_is_lost() {
+    let row = Row {
+        number: 37,
+        fault: "the API server's answers to the runner are dropped while it makes a pod, and then its connections are cut; the pod's kubelet is stopped meanwhile",
+        without: Without::Runner("no-adoption"),
+        breaks: Invariant::NoJobLost,
+    };
+    prove(&row, |world| {
+        let canary = Canary::of(3, 0);
+        // The connection that it made the last pod through is used again for the next.
+        let warm = world.submit(&canary, &["--start-within", "60s"]);
+        let mut found = world.settle_run(&canary, &[warm], SOON);
+        let stopped = Paused::new(&world.bed, "kubelet");
+        let deaf = Deaf::new(world);
+        let job = world.submit(&canary, &["--start-within", "80s"]);
+        let uid = world.bed.uid("invoke-jobs", &pod_of(&job));
+        deaf.cut();
+        // Its next try has met the pod that is there.
+        let _ = wait::within(Duration::from_secs(20), || {
+            (world.steps(&job, "pod_created") > 0 || is_ended(world, &job)).then_some(())
+        });
+        drop((deaf, stopped));
+        found.extend(world.settle_run(&canary, std::slice::from_ref(&job), SOON));
+        // The cluster's own record of the start names the pod.
+        let selector = format!("-linvoke.dev/start-record={job}");
+        let output = ["-o", "jsonpath={.items[*].data.pod}"];
+        let get = [["get", "configmaps", &selector].as_slice(), &output].concat();
+        let started = kubectl(world, &get).stdout_text();
+        if started != uid {
+            let words = format!("it was started in pod {started}, not in {uid}");
+            found.push(violation(Invariant::ClearState, &job, words));
+        }
+        found
+    });
+}
+
+fn is_ended(world: &World, job: &str) -> bool {
+    world.job(job).is_some_and(|document| is_over(&document))
+}
+
+/// A runner that the API server hears, and that does not hear the API server, until the end.
+struct Deaf {
+    address: String,
+}
+
+impl Deaf {
+    fn new(world: &World) -> Self {
+        let pods = ["-n", "invoke-system", "get", "pods", "-l"];
+        let runner = "app.kubernetes.io/name=invoke-runner";
+        let output = ["-o", "jsonpath={.items[0].status.podIP}"];
+        let ran = world
+            .bed
+            .kubectl(&[pods.as_slice(), &[runner], &output].concat());
+        let deaf = Self {
+            address: ran.stdout_text(),
+        };
+        let address = &deaf.address;
+        deaf.nft(&format!(
+            "table inet deaf {{ chain out {{ type filter hook output priority -300; \
+             ip daddr {address} tcp sport {{ 443, 6443 }} drop; }} }}"
+        ));
+        deaf
+    }
+
+    /// Breaks its connections: it learns that its request failed, and not that it had succeeded.
+    fn cut(&self) {
+        let address = &self.address;
+        self.nft(&format!(
+            "delete table inet deaf; table inet deaf {{ chain in {{ type filter hook input priority 0; \
+             ip saddr {address} tcp dport {{ 443, 6443 }} tcp flags & (syn | rst) == 0 \
+             reject with tcp reset; }} }}"
+        ));
+    }
+
+    fn nft(&self, rules: &str) {
+        let mut file = tempfile::NamedTempFile::new().expect("there is room for a small file");
+        std::io::Write::write_all(&mut file, rules.as_bytes()).expect("there is room");
+        let namespace = variable("INVOKE_TEST_CLUSTER_NETNS");
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{namespace}"));
+        let ran = run(command.args(["--", "nft", "-f"]).arg(file.path()));
+        assert_eq!(ran.code, 0, "{rules}: {ran:?}");
+    }
+}
+
+impl Drop for Deaf {
+    fn drop(&mut self) {
+        self.nft("delete table inet deaf\n");
+    }
+}
+
+/// 200 MB, each line its own number: nothing of it is Kubernetes' log, so nothing of it is rotated away.
+#[test]
+#[ignore = "long: make faults"]
+fn row_46_output_is_larger_than_any_log() {
+    let row = Row {
+        number: 46,
+        fault: "a command prints 200 MB, and the runner is killed when a tenth of it is there",
+        without: Without::Runner("shim.no-resume"),
+        breaks: Invariant::OutputComplete,
+    };
+    prove(&row, |world| {
+        const LINES: u64 = 2_000_000;
+        let print = format!("seq -f %099.0f 1 {LINES}");
+        let mut command = world.bed.invoke();
+        command.args(["--start-within", "60s", "--run-timeout", "240s", &print]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("invoke runs");
+        let mut printed = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        let wrong = (1..=LINES).find(|number| {
+            if *number == LINES / 10 {
+                world.bed.kill_runners();
+            }
+            let mut line = String::new();
+            let read = printed.read_line(&mut line);
+            read.is_err() || line != format!("{number:099}\n")
+        });
+        let mut rest = Vec::new();
+        let left = printed.read_to_end(&mut rest).unwrap_or(0);
+        let code = child.wait().expect("invoke ends").code();
+        world.bed.await_connected();
+        let mut found = Vec::from_iter(world.left_over());
+        if wrong.is_some() || left > 0 || code != Some(0) {
+            let words =
+                format!("line {wrong:?} is wrong, {left} bytes are left, exit code {code:?}");
+            found.push(violation(Invariant::OutputComplete, "200 MB", words));
+        }
+        found
     });
 }
