@@ -38,7 +38,10 @@ fn main() -> ExitCode {
     println!("{}\n\n{table}", machine());
     if parts.is_empty() {
         let page = format!("{HEAD}{}\n\n{table}", machine());
-        std::fs::write(workspace().join("docs/bench.md"), page).expect("docs can be written");
+        let docs = workspace().join("docs");
+        let written = std::fs::create_dir_all(&docs)
+            .and_then(|()| std::fs::write(docs.join("bench.md"), page));
+        written.expect("docs can be written");
     }
     if figures.iter().all(Figure::is_met) {
         ExitCode::SUCCESS
