@@ -98,6 +98,61 @@ fn a_broker_that_is_restarted_costs_nothing() {
     );
 }
 
+/// Pods that take whatever room there is, until the test is over.
+struct FullNode<'a>(&'a Bed);
+
+impl<'a> FullNode<'a> {
+    fn new(bed: &'a Bed) -> Self {
+        let full = Self(bed);
+        let manifest = r#"{"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "filler", "namespace": "default"},
+            "spec": {"replicas": 60, "selector": {"matchLabels": {"app": "filler"}}, "template": {
+                "metadata": {"labels": {"app": "filler"}},
+                "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "filler",
+                    "image": "localhost/pause:dev", "imagePullPolicy": "Never",
+                    "resources": {"requests": {"cpu": "100m"}}}]}}}}"#;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, manifest.as_bytes()).unwrap();
+        let ran = bed.kubectl(&["apply", "-f", file.path().to_str().unwrap()]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        wait::until("the node to be full", Duration::from_secs(90), || {
+            let pods = bed.kubectl(&["get", "pods", "-n", "default", "-l", "app=filler"]);
+            let text = pods.stdout_text();
+            let settled = !text.contains("ContainerCreating") && text.contains("Running");
+            (settled && text.contains("Pending")).then_some(())
+        });
+        full
+    }
+}
+
+impl Drop for FullNode<'_> {
+    fn drop(&mut self) {
+        let _ = self
+            .0
+            .kubectl(&["delete", "deployment", "filler", "-n", "default"]);
+    }
+}
+
+/// Pods of jobs wait for the runner: where they fill the nodes and it has lost its own pod, it must get
+/// another one, or none of them would ever end.
+#[test]
+fn a_full_node_has_room_for_the_runner() {
+    let _alone = alone();
+    let bed = bed();
+    let full = FullNode::new(&bed);
+    bed.kill_runners();
+    wait::until("the runner to be back", Duration::from_secs(90), || {
+        let (namespace, deployment) = ("invoke-system", "deployment/invoke-runner");
+        let output = "jsonpath={.status.availableReplicas}";
+        let ran = bed.kubectl(&["get", "-n", namespace, deployment, "-o", output]);
+        (ran.stdout_text() == "1").then_some(())
+    });
+    drop(full);
+    bed.await_connected();
+    let ran = bed.ran(&["echo room"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
 /// A runner that is switched off, until the test is over.
 struct SwitchedOff<'a>(&'a Bed);
 
