@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use invoke_tests::bed::variable;
+use invoke_tests::bed::{variable, workspace};
 use invoke_tests::canary::{Canary, Invariant, Violation, is_over, violation};
 use invoke_tests::faults::{self, Cordoned, Dead, NoRunner, Paused};
 use invoke_tests::process::{Ran, run};
@@ -255,8 +255,10 @@ fn row_41_a_node_is_drained_while_a_command_runs() {
         let node = kubectl(world, &["get", "nodes", "-o", "name"]).stdout_text();
         let cordoned = Cordoned::new(&world.bed);
         let selector = format!("--pod-selector=invoke.dev/job={job}");
-        let drain = ["drain", node.trim(), "--force", "--timeout=60s", &selector];
-        kubectl(world, &drain);
+        // The pod is nobody's, and its folders go with it.
+        let options = ["--force", "--delete-emptydir-data", "--timeout=60s"];
+        let drain = ["drain", node.trim(), &selector];
+        kubectl(world, &[drain.as_slice(), &options].concat());
         drop(cordoned);
         world.settle_run(&canary, &[job], SOON)
     });
@@ -626,4 +628,144 @@ fn row_46_output_is_larger_than_any_log() {
         }
         found
     });
+}
+
+/// The end of what ran in a namespace that is deleted is on record, nothing keeps it from going, and the
+/// chart makes it again.
+#[test]
+#[ignore = "long: make faults"]
+fn row_45_the_namespace_is_deleted() {
+    let row = Row {
+        number: 45,
+        fault: "the namespace of the job pods is deleted while a command runs, and made again by `helm upgrade`",
+        without: Without::Scenario("the pod bears a finalizer that nobody takes away"),
+        breaks: Invariant::Clean,
+    };
+    prove(&row, |world| {
+        let job = running(world, &ENDLESS, &["--profile", "no-drain"]);
+        if world.is_sabotaged() {
+            hold(
+                world,
+                &job,
+                &json!(["invoke.dev/result", "invoke.dev/held"]),
+            );
+        }
+        kubectl(
+            world,
+            &["delete", "namespace", "invoke-jobs", "--wait=false"],
+        );
+        let mut found = ENDLESS.check(&world.bed, &world.collector, &job, SOON);
+        found.extend(ended_otherwise(world, &job, "lost", "pod_terminated"));
+        if !is_gone(world, Duration::from_secs(45)) {
+            let words = "it is still there, on its way out";
+            found.push(violation(Invariant::Clean, "namespace", words));
+            hold(world, &job, &json!([]));
+            assert!(is_gone(world, SOON), "the namespace does not go");
+        }
+        upgrade(world);
+        let canary = Canary::of(3, 0);
+        let after = world.submit(&canary, &["--start-within", "60s"]);
+        found.extend(world.settle_run(&canary, &[after], SOON));
+        found
+    });
+}
+
+/// Sets the finalizers of a job's pod, if it is there.
+fn hold(world: &World, job: &str, finalizers: &serde_json::Value) {
+    let patch = json!({"metadata": {"finalizers": finalizers}}).to_string();
+    let (pod, kind) = (pod_of(job), ["--type=merge", "-p", &patch]);
+    let arguments = [&JOBS, ["patch", "pod", &pod].as_slice(), &kind].concat();
+    let _ = world.bed.kubectl(&arguments);
+}
+
+/// Whether the namespace of the jobs is gone within this time.
+fn is_gone(world: &World, limit: Duration) -> bool {
+    let get = ["get", "namespace", "invoke-jobs"];
+    let gone = || (world.bed.kubectl(&get).code != 0).then_some(());
+    wait::within(limit, gone).is_some()
+}
+
+/// What an operator does who has lost a part of the chart.
+fn upgrade(world: &World) {
+    let chart = workspace().join("deploy/charts/runner");
+    let chart = chart.display().to_string();
+    let release = ["helm", "upgrade", "invoke-runner", &chart];
+    let options = ["-n", "invoke-system", "--reuse-values", "--wait"];
+    let ran = world.bed.testbed(&[release.as_slice(), &options].concat());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    world.bed.await_connected();
+}
+
+/// The cluster forgets that a pod has ended, and makes it again; the dispatcher does not.
+#[test]
+#[ignore = "long: make faults"]
+fn row_47_etcd_is_restored_from_a_backup() {
+    let row = Row {
+        number: 47,
+        fault: "etcd's data of when a command ran is put back after its pod is gone (etcd stopped and its folder copied; the control plane and the kubelet are started anew)",
+        without: Without::Dispatcher("no-permit-cas"),
+        breaks: Invariant::NoneRunTwice,
+    };
+    prove(&row, |world| {
+        let canary = Canary {
+            lines: 1,
+            pause_ms: 10_000,
+            code: 0,
+        };
+        let job = running(world, &canary, &[]);
+        let backup = Backup::new(world);
+        let mut found = world.settle_run(&canary, std::slice::from_ref(&job), SOON);
+        backup.restore(world);
+        let pod = pod_of(&job);
+        let is_back = || world.bed.job_pods().contains(&format!("pod/{pod}"));
+        assert!(is_back(), "the finished pod was not resurrected");
+        // Whoever is asked about it first, the shim or the runner: it goes.
+        let _ = wait::within(SOON, || (!is_back()).then_some(()));
+        found.extend(world.settle(&canary, &[job], SOON));
+        found
+    });
+}
+
+/// A copy of etcd's data.
+struct Backup(tempfile::TempDir);
+
+impl Backup {
+    /// What a running etcd writes cannot be copied.
+    fn new(world: &World) -> Self {
+        let folder = tempfile::tempdir_in(variable("INVOKE_TESTBED_STATE"));
+        let backup = Self(folder.expect("there is room for a copy"));
+        let stopped = Dead::new(&world.bed, "etcd");
+        copy(&etcd(), &backup.copied());
+        drop(stopped);
+        backup
+    }
+
+    /// What watches has seen more than there is by then: it is all started anew, as Kubernetes' manual
+    /// says.
+    fn restore(&self, world: &World) {
+        let parts = [
+            "kubelet",
+            "scheduler",
+            "controller-manager",
+            "apiserver",
+            "etcd",
+        ];
+        let mut dead = Vec::from(parts.map(|part| Dead::new(&world.bed, part)));
+        std::fs::remove_dir_all(etcd()).expect("it is the test bed's");
+        copy(&self.copied(), &etcd());
+        while dead.pop().is_some() {}
+    }
+
+    fn copied(&self) -> String {
+        self.0.path().join("etcd").display().to_string()
+    }
+}
+
+fn etcd() -> String {
+    format!("{}/etcd", variable("INVOKE_TESTBED_STATE"))
+}
+
+fn copy(from: &str, to: &str) {
+    let ran = run(Command::new("cp").args(["--archive", from, to]));
+    assert_eq!(ran.code, 0, "{ran:?}");
 }
