@@ -90,40 +90,40 @@ impl Backup {
 }
 
 /// A PostgreSQL that says that something is committed some time before it writes it, until the end.
-pub struct Lazy;
+pub struct Lazy {
+    writer: Option<String>,
+}
 
 impl Lazy {
     /// From now on.
     #[must_use]
     pub fn begin() -> Self {
         as_administrator("ALTER SYSTEM SET synchronous_commit = off");
-        as_administrator("ALTER SYSTEM SET wal_writer_delay = '10s'");
         as_administrator("SELECT pg_reload_conf()");
-        Self
+        Self { writer: None }
+    }
+
+    /// And nobody writes it: for "some time" is a moment otherwise.
+    ///
+    /// # Panics
+    /// If PostgreSQL has nobody who would.
+    pub fn freeze_writer(&mut self) {
+        let who = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'";
+        let writer = as_administrator(who);
+        shell(&format!("kill -s STOP {writer}"));
+        self.writer = Some(writer);
     }
 }
 
 impl Drop for Lazy {
     fn drop(&mut self) {
+        if let Some(writer) = &self.writer {
+            // Frozen, it has not even noticed that its PostgreSQL is dead.
+            let _ = shell_may_fail(&format!("kill -s KILL {writer}"));
+        }
         as_administrator("ALTER SYSTEM RESET ALL");
         as_administrator("SELECT pg_reload_conf()");
     }
-}
-
-/// What PostgreSQL's own user may have it do. Answers what it prints.
-fn as_administrator(statement: &str) -> String {
-    let ran = try_as_administrator(statement);
-    assert_eq!(ran.code, 0, "{statement}: {ran:?}");
-    ran.stdout_text().trim().to_owned()
-}
-
-fn try_as_administrator(statement: &str) -> Ran {
-    let socket = format!("{}/postgres/socket", variable("INVOKE_TESTBED_STATE"));
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", "postgres", "--regid", "postgres"]);
-    command.args(["--init-groups", "psql", "-X", "-q", "-A", "-t"]);
-    command.args(["-v", "ON_ERROR_STOP=1", "-h", &socket, "-d", "postgres"]);
-    run(command.args(["-c", statement]))
 }
 
 /// A file system of its own, without room, under PostgreSQL's log of what it writes (WAL), until the end.
@@ -235,4 +235,20 @@ fn client(program: &str, arguments: &[&str]) -> Ran {
     let ran = run(Command::new(program).args(arguments).arg(&url));
     assert_eq!(ran.code, 0, "{program} {arguments:?}: {ran:?}");
     ran
+}
+
+/// What PostgreSQL's own user may have it do. Answers what it prints.
+fn as_administrator(statement: &str) -> String {
+    let ran = try_as_administrator(statement);
+    assert_eq!(ran.code, 0, "{statement}: {ran:?}");
+    ran.stdout_text().trim().to_owned()
+}
+
+fn try_as_administrator(statement: &str) -> Ran {
+    let socket = format!("{}/postgres/socket", variable("INVOKE_TESTBED_STATE"));
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "postgres", "--regid", "postgres"]);
+    command.args(["--init-groups", "psql", "-X", "-q", "-A", "-t"]);
+    command.args(["-v", "ON_ERROR_STOP=1", "-h", &socket, "-d", "postgres"]);
+    run(command.args(["-c", statement]))
 }

@@ -136,7 +136,8 @@ fn row_13_a_row_is_locked() {
         let row = format!("SELECT 1 FROM jobs WHERE id = '{running}' FOR UPDATE");
         let (locked, began) = (Locked::new(&row), Instant::now());
         let beside = world.submit(&short, &["--start-within", "30s"]);
-        let mut found = world.settle_run(&short, &[beside], Duration::from_secs(35));
+        let (bed, collector) = (&world.bed, &world.collector);
+        let mut found = short.check(bed, collector, &beside, Duration::from_secs(35));
         found.extend(is_refused_for_now(
             world,
             &format!("/v1/jobs/{running}/cancel"),
@@ -177,7 +178,10 @@ fn row_12_postgresql_dies_right_after_it_accepted() {
     };
     prove(&row, |world| {
         let canary = Canary::of(3, 0);
-        let lazy = world.is_sabotaged().then(Lazy::begin);
+        let mut lazy = world.is_sabotaged().then(Lazy::begin);
+        if let Some(lazy) = &mut lazy {
+            lazy.freeze_writer();
+        }
         let jobs = thread::scope(|scope| {
             let submit = || world.submit(&canary, &["--start-within", "60s"]);
             let submissions = [(); 6].map(|()| scope.spawn(submit));
@@ -203,9 +207,12 @@ fn row_11_there_is_no_room_for_the_wal() {
     prove(&row, |world| {
         let canary = Canary::of(3, 0);
         let options = ["--start-within", "100s", "--retry-for", "90s"];
-        let lazy = world.is_sabotaged().then(Lazy::begin);
+        let mut lazy = world.is_sabotaged().then(Lazy::begin);
         let mut jobs = vec![world.submit(&canary, &options)];
         let full = FullWal::new(&world.bed);
+        if let Some(lazy) = &mut lazy {
+            lazy.freeze_writer();
+        }
         jobs.extend(thread::scope(|scope| {
             let submit = || world.submit(&canary, &options);
             let submissions = [(); 3].map(|()| scope.spawn(submit));
