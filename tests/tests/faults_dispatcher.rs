@@ -645,7 +645,7 @@ fn are_honest(counts: &BTreeMap<(String, String), usize>, made: usize) -> bool {
         such.map(|(_, count)| count).sum()
     };
     let (taken, at_once, later) = (told("202"), told("429"), told("503"));
-    taken == made && at_once > 0 && taken + at_once + later == counts.values().sum()
+    taken == made && at_once > 0 && taken + at_once + later == counts.values().sum::<usize>()
 }
 
 /// Those who wait for a lock in the database.
