@@ -113,16 +113,23 @@ impl Lazy {
         shell(&format!("kill -s STOP {writer}"));
         self.writer = Some(writer);
     }
+
+    /// Frozen, it has not even noticed that its PostgreSQL is dead, and no other can be started.
+    pub fn kill_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            let _ = shell_may_fail(&format!("kill -s KILL {writer}"));
+        }
+    }
 }
 
 impl Drop for Lazy {
     fn drop(&mut self) {
-        if let Some(writer) = &self.writer {
-            // Frozen, it has not even noticed that its PostgreSQL is dead.
-            let _ = shell_may_fail(&format!("kill -s KILL {writer}"));
+        self.kill_writer();
+        let reset = try_as_administrator("ALTER SYSTEM RESET ALL");
+        let _ = try_as_administrator("SELECT pg_reload_conf()");
+        if reset.code != 0 && !std::thread::panicking() {
+            panic!("PostgreSQL is still lazy: {reset:?}");
         }
-        as_administrator("ALTER SYSTEM RESET ALL");
-        as_administrator("SELECT pg_reload_conf()");
     }
 }
 

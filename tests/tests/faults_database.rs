@@ -187,8 +187,11 @@ fn row_12_postgresql_dies_right_after_it_accepted() {
             let submissions = [(); 6].map(|()| scope.spawn(submit));
             submissions.map(|submission| submission.join().expect("it is accepted"))
         });
-        drop(Dead::new(&world.bed, "postgres"));
-        drop(lazy);
+        let dead = Dead::new(&world.bed, "postgres");
+        if let Some(lazy) = &mut lazy {
+            lazy.kill_writer();
+        }
+        drop((dead, lazy));
         world.bed.await_connected();
         world.settle_run(&canary, &jobs, soon(world))
     });
@@ -219,6 +222,9 @@ fn row_11_there_is_no_room_for_the_wal() {
             thread::sleep(Duration::from_secs(4));
             // It may have died of it already.
             let _ = world.bed.testbed(&["kill", "postgres"]);
+            if let Some(lazy) = &mut lazy {
+                lazy.kill_writer();
+            }
             full.make_room();
             faults::restart(&world.bed, "postgres");
             submissions.map(|submission| submission.join().expect("it is accepted"))
