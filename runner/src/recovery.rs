@@ -33,7 +33,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Upstream(#[from] upstream::Error),
     /// The dispatcher does not know of the start, and the cluster cannot say now.
-    #[error("the cluster's record of the start cannot be read now")]
+    #[error("the cluster's record of the start can neither be read nor made now")]
     Record(#[source] kube::Error),
 }
 
