@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use invoke_tests::bed::variable;
 use invoke_tests::broker;
 use invoke_tests::canary::{Canary, Invariant, Violation, is_over, violation};
-use invoke_tests::faults::{self, Between, Cordoned, Partition, PausedPod};
+use invoke_tests::faults::{self, Between, Cordoned, NoRunner, Partition, PausedPod};
 use invoke_tests::hooks::{self, Program};
 use invoke_tests::process::{Ran, run};
 use invoke_tests::row::{Row, Without, World, arm_once, prove, set_on_deployment};
@@ -406,7 +406,9 @@ fn row_29_rolling_updates() {
     let row = Row {
         number: 29,
         fault: "two replicas of the runner are replaced one after the other, four times in a row, while output is followed and jobs are submitted",
-        without: Without::Runner("shim.no-resume"),
+        without: Without::Scenario(
+            "all replicas are taken away at once, and new ones come 35 s later",
+        ),
         breaks: Invariant::OutputComplete,
     };
     prove(&row, |world| {
@@ -414,14 +416,11 @@ fn row_29_rolling_updates() {
         let two = TwoReplicas::new(world);
         let running = world.submit(&long, &["--start-within", "60s"]);
         let follower = Follower::start(world, &running);
-        let replace = |_| {
-            let ran = kubectl(world, &["rollout", "restart", RUNNER]);
-            assert_eq!(ran.code, 0, "{ran:?}");
-            let during = world.submit(&short, &["--start-within", "60s"]);
-            await_rollout(world);
-            during
+        world.await_start(&running, SOON);
+        let during = match world.is_sabotaged() {
+            true => replace_at_once(world),
+            false => (0..4).map(|_| replace_one_by_one(world, &short)).collect(),
         };
-        let during: Vec<_> = (0..4).map(replace).collect();
         let mut found = world.settle_run(&long, std::slice::from_ref(&running), SOON * 2);
         found.extend(world.settle_run(&short, &during, SOON));
         found.extend(world.has_all_output(&long, &running));
@@ -429,6 +428,25 @@ fn row_29_rolling_updates() {
         drop(two);
         found
     });
+}
+
+/// Answers a job that was submitted while it went on.
+fn replace_one_by_one(world: &World, canary: &Canary) -> String {
+    let ran = kubectl(world, &["rollout", "restart", RUNNER]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let job = world.submit(canary, &["--start-within", "60s"]);
+    await_rollout(world);
+    job
+}
+
+fn replace_at_once(world: &World) -> Vec<String> {
+    let none = NoRunner::new(&world.bed);
+    let gone = Instant::now();
+    wait::until("the time without a runner to pass", SOON, || {
+        (gone.elapsed() > Duration::from_secs(35)).then_some(())
+    });
+    drop(none);
+    Vec::new()
 }
 
 /// Somebody who reads a job's output as it comes.
