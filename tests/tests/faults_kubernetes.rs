@@ -319,12 +319,8 @@ impl<'a> Refusal<'a> {
         let file = written(document);
         let refusal = Self { world, file };
         drop(refusal.kubectl("apply"));
-        let pod = written(&foreign_pod("refused"));
-        let name = pod.path().display().to_string();
-        let create = ["create", "--dry-run=server", "-f", &name];
         wait::until("no pod to be admitted", SOON, || {
-            let ran = world.bed.kubectl(&[&JOBS, create.as_slice()].concat());
-            (ran.code != 0).then_some(())
+            (!admits(world)).then_some(())
         });
         refusal
     }
@@ -338,7 +334,17 @@ impl<'a> Refusal<'a> {
 impl Drop for Refusal<'_> {
     fn drop(&mut self) {
         drop(self.kubectl("delete"));
+        // It is at work for some moments more.
+        let _ = wait::within(SOON, || admits(self.world).then_some(()));
     }
+}
+
+/// Whether a pod could be made where jobs run.
+fn admits(world: &World) -> bool {
+    let pod = written(&foreign_pod("asked"));
+    let name = pod.path().display().to_string();
+    let create = ["create", "--dry-run=server", "-f", &name];
+    world.bed.kubectl(&[&JOBS, create.as_slice()].concat()).code == 0
 }
 
 fn quota() -> serde_json::Value {
