@@ -511,7 +511,8 @@ fn row_30_the_spool_is_full() {
             });
         }
         drop(partition);
-        let mut found: Vec<_> = numbers.judge().into_iter().collect();
+        let patience = Duration::from_secs(300);
+        let mut found: Vec<_> = numbers.judge(world, patience).into_iter().collect();
         found.extend(world.left_over());
         found
     });
@@ -543,7 +544,7 @@ fn row_31_the_runner_is_out_of_memory() {
         let numbers = Numbers::print(world, 9_000_000, "300s");
         choke_runner(world);
         await_crash(world);
-        let mut found: Vec<_> = numbers.judge().into_iter().collect();
+        let mut found: Vec<_> = numbers.judge(world, SOON).into_iter().collect();
         let counts = "jsonpath={range .items[*].status.containerStatuses[*]}{.restartCount} {.lastState.terminated.reason}{end}";
         let killed = kubectl(world, &["get", "pods", "-l", SELECTOR, "-o", counts]).stdout_text();
         if killed != "1 OOMKilled" {
@@ -583,7 +584,24 @@ impl Numbers {
         }
     }
 
-    fn judge(self) -> Option<Violation> {
+    /// What is not over within `limit` is ended by force.
+    fn judge(self, world: &World, limit: Duration) -> Option<Violation> {
+        let over = wait::within(limit, || self.watcher.is_finished().then_some(()));
+        if over.is_none() {
+            let pod = format!("invoke-{}", self.job);
+            let delete = [
+                "delete",
+                "pod",
+                "-n",
+                "invoke-jobs",
+                &pod,
+                "--grace-period=0",
+                "--force",
+                "--wait=false",
+            ];
+            let ran = world.bed.kubectl(&delete);
+            assert_eq!(ran.code, 0, "{ran:?}");
+        }
         let ran = self.watcher.join().expect("it ends");
         let lines = (1..=self.count).map(|number| format!("{number}\n"));
         let whole: Vec<u8> = lines.flat_map(String::into_bytes).collect();
