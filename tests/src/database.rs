@@ -99,11 +99,12 @@ impl Lazy {
     #[must_use]
     pub fn begin() -> Self {
         as_administrator("ALTER SYSTEM SET synchronous_commit = off");
+        as_administrator("ALTER SYSTEM SET wal_writer_delay = '10s'");
         as_administrator("SELECT pg_reload_conf()");
         Self { writer: None }
     }
 
-    /// And nobody writes it: for "some time" is a moment otherwise.
+    /// And nobody writes it: whoever commits next wakes the writer.
     ///
     /// # Panics
     /// If PostgreSQL has nobody who would.

@@ -210,21 +210,15 @@ fn row_11_there_is_no_room_for_the_wal() {
     prove(&row, |world| {
         let canary = Canary::of(3, 0);
         let options = ["--start-within", "100s", "--retry-for", "90s"];
-        let mut lazy = world.is_sabotaged().then(Lazy::begin);
+        let lazy = world.is_sabotaged().then(Lazy::begin);
         let mut jobs = vec![world.submit(&canary, &options)];
         let full = FullWal::new(&world.bed);
-        if let Some(lazy) = &mut lazy {
-            lazy.freeze_writer();
-        }
         jobs.extend(thread::scope(|scope| {
             let submit = || world.submit(&canary, &options);
             let submissions = [(); 3].map(|()| scope.spawn(submit));
             thread::sleep(Duration::from_secs(4));
             // It may have died of it already.
             let _ = world.bed.testbed(&["kill", "postgres"]);
-            if let Some(lazy) = &mut lazy {
-                lazy.kill_writer();
-            }
             full.make_room();
             faults::restart(&world.bed, "postgres");
             submissions.map(|submission| submission.join().expect("it is accepted"))
