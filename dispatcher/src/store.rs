@@ -161,7 +161,8 @@ impl Error {
 }
 
 /// PostgreSQL's SQLSTATE classes (connection, rollback, resources, operator intervention), a lock that
-/// others hold (`lock_not_available`), and SQLite's primary and extended BUSY and LOCKED.
+/// others hold (`lock_not_available`), and SQLite's primary and extended BUSY, LOCKED
+/// and FULL: a disk is made room on.
 fn is_passing_code(code: &str) -> bool {
     let class = |class: &str| code.len() == 5 && code.starts_with(class);
     let sqlite = code
@@ -170,7 +171,7 @@ fn is_passing_code(code: &str) -> bool {
         .filter(|_| code.len() < 5)
         .map(|code| code & 0xff);
     let is_passing_class = ["08", "40", "53", "57"].into_iter().any(class);
-    is_passing_class || code == "55P03" || matches!(sqlite, Some(5 | 6))
+    is_passing_class || code == "55P03" || matches!(sqlite, Some(5 | 6 | 13))
 }
 
 /// How long a request waits for a connection before it is told to come back.
@@ -407,7 +408,7 @@ mod tests {
     #[test]
     fn only_what_passes_is_passing() {
         for code in [
-            "57P01", "08006", "40001", "53300", "55P03", "5", "6", "261", "517",
+            "57P01", "08006", "40001", "53300", "55P03", "5", "6", "13", "261", "517",
         ] {
             assert!(is_passing_code(code), "{code}");
         }
