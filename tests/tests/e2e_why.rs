@@ -159,7 +159,7 @@ fn a_cancel_shows_its_three_stages_and_keeps_its_grace() {
 /// More than the profile allows is refused in words, not quietly made less.
 #[test]
 fn a_run_timeout_over_the_profiles_maximum_is_refused() {
-    let ran = bed().ran(&["--run-timeout", "30d", "true"]);
+    let ran = bed().ran(&["--run-timeout", "720h", "true"]);
     assert_eq!(ran.code, 240, "{ran:?}");
     assert!(
         ran.stderr_text().contains("default"),
