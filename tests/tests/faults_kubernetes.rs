@@ -491,6 +491,12 @@ fn row_43_a_node_is_silent_for_a_while() {
     prove(&row, |world| {
         let canary = Canary::of(900, 0);
         let job = running(world, &canary, &[]);
+        // What a kubelet has never said, its silence cannot take back.
+        let pod = format!("pod/{}", pod_of(&job));
+        let _ = kubectl(
+            world,
+            &["wait", "--for=condition=Ready", "--timeout=60s", &pod],
+        );
         let silent = Paused::new(&world.bed, "kubelet");
         let over = if world.is_sabotaged() {
             "lost"
