@@ -34,15 +34,19 @@ fn main() -> ExitCode {
     let trace = Arc::new(Trace::new(&path));
     let collector = Collector::start(&bed.hub_ip);
     let planned = schedule(seed, minutes);
-    println!("seed {seed}: {} faults in {minutes} min", planned.len());
+    let storm = format!("{} faults in {minutes} min", planned.len());
+    println!("seed {seed}: {storm}");
 
     let attempts = rage(&planned, minutes, seed, &collector, &trace);
     let report = judge(&bed, &attempts, &collector, DRAIN);
     for violation in &report.violations {
         trace.add("violation", &violation.to_string());
     }
-    std::fs::write(folder.join(format!("seed-{seed}.txt")), report.to_string())
-        .expect("the target folder can be written");
+    std::fs::write(
+        folder.join(format!("seed-{seed}.txt")),
+        format!("{storm}\n{report}"),
+    )
+    .expect("the target folder can be written");
     println!("{report}trace: target/chaos/seed-{seed}.jsonl");
     if report.is_clean() {
         ExitCode::SUCCESS
