@@ -1,12 +1,14 @@
 //! Makes docs/faults.md of the records that the rows of the matrix wrote when they ran.
 
+#![expect(clippy::print_stdout, reason = "it is told to whoever started it")]
+
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use invoke_tests::bed::workspace;
 use invoke_tests::chaos::report::summaries;
 use invoke_tests::row::records;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const HEAD: &str = "\
 <!-- Made by `make faults` from what it saw. Do not edit. -->
@@ -27,12 +29,46 @@ fn main() -> ExitCode {
         .flatten()
         .filter_map(|entry| serde_json::from_slice(&std::fs::read(entry.path()).ok()?).ok())
         .collect();
+    rows.extend(never_run(&rows));
     rows.sort_by_key(|row| (row["row"].as_u64(), text(&row["test"])));
-    let page = workspace().join("docs/faults.md");
-    match std::fs::write(&page, table(&rows)) {
+    let docs = workspace().join("docs");
+    let written = std::fs::create_dir_all(&docs)
+        .and_then(|()| std::fs::write(docs.join("faults.md"), table(&rows)));
+    match written {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("docs/faults.md cannot be written: {error}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// The tests that no record is of: a page that left them out would be a quiet gap.
+fn never_run(rows: &[Value]) -> Vec<Value> {
+    let has_record = |name: &str| rows.iter().any(|row| text(&row["test"]) == name);
+    let files = std::fs::read_dir(workspace().join("tests/tests"));
+    let sources = files
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+    let mut missing = Vec::new();
+    for source in sources {
+        for line in source.lines() {
+            let name = line
+                .strip_prefix("fn row_")
+                .and_then(|rest| rest.split_once('('));
+            let Some((name, _)) = name else { continue };
+            let number: Option<u64> = name.get(..2).and_then(|number| number.parse().ok());
+            let test = format!("row_{name}");
+            if !has_record(&test) {
+                missing.push(
+                    json!({"row": number, "test": test, "positive": "not run", "seconds": 0}),
+                );
+            }
+        }
+    }
+    missing
 }
 
 fn table(rows: &[Value]) -> String {
@@ -45,7 +81,7 @@ fn table(rows: &[Value]) -> String {
             row["row"],
             text(&row["fault"]),
             text(&row["test"]),
-            text(&row["without"]),
+            text(&row["without"]).replace("=return;", ", "),
             text(&row["breaks"]),
             text(&row["positive"]),
             text(&row["control"]),
