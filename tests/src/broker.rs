@@ -47,7 +47,9 @@ pub fn tell(method: &str, path: &str, body: Option<&Value>) -> Ran {
     ran
 }
 
-fn request(method: &str, path: &str, body: Option<&Value>) -> Ran {
+/// Asks the management API, and takes whatever comes of it.
+#[must_use]
+pub fn request(method: &str, path: &str, body: Option<&Value>) -> Ran {
     let amqp = variable("INVOKE_TEST_AMQP_URL");
     let authority = amqp.trim_start_matches("amqps://").split('@').next();
     let mut command = Command::new("curl");

@@ -7,8 +7,8 @@ use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use invoke_tests::bed::{Bed, bed, variable};
-use invoke_tests::process::run;
+use invoke_tests::bed::{Bed, bed};
+use invoke_tests::broker;
 use invoke_tests::wait;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -238,10 +238,8 @@ fn a_forged_order_starts_nothing() {
             "properties": {"delivery_mode": 2}, "routing_key": format!("cmd.{}", bed.name),
             "payload": body, "payload_encoding": "string"
         });
-        let answer = management(
-            &["-X", "POST", "-d", &message.to_string()],
-            "/api/exchanges/%2f/invoke.commands/publish",
-        );
+        let exchange = "/api/exchanges/%2f/invoke.commands/publish";
+        let answer = broker::tell("POST", exchange, Some(&message)).stdout_text();
         assert!(
             answer.contains(r#""routed":true"#),
             "the forged order reached the queue: {answer}"
@@ -264,11 +262,8 @@ fn a_forged_order_starts_nothing() {
 #[test]
 fn the_runners_credential_reads_one_queue() {
     let bed = bed();
-    let permissions = management(
-        &[],
-        &format!("/api/users/invoke-runner.{}/permissions", bed.name),
-    );
-    let permissions: serde_json::Value = serde_json::from_str(&permissions).unwrap();
+    let user = format!("/api/users/invoke-runner.{}", bed.name);
+    let permissions = broker::ask(&format!("{user}/permissions")).unwrap();
     assert_eq!(
         permissions.as_array().map(Vec::len),
         Some(1),
@@ -286,45 +281,13 @@ fn the_runners_credential_reads_one_queue() {
         Some(format!("^cmd\\.{}$", bed.name).as_str()),
         "{only}"
     );
-    let user = management(&[], &format!("/api/users/invoke-runner.{}", bed.name));
-    assert!(
-        user.contains(r#""tags":[]"#),
-        "no management rights: {user}"
-    );
+    let tags = &broker::ask(&user).unwrap()["tags"];
+    assert_eq!(tags, &serde_json::json!([]), "no management rights");
 }
 
 /// How many dead letters the dispatcher has dealt with since the broker was started, by the broker's
 /// count, which is some seconds old.
 fn dead_letters() -> u64 {
-    let answer = management(&[], "/api/queues/%2f/invoke.dead-letter");
-    let queue: serde_json::Value =
-        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
+    let queue = broker::ask("/api/queues/%2f/invoke.dead-letter").unwrap_or_default();
     queue["message_stats"]["ack"].as_u64().unwrap_or(0)
-}
-
-/// A call of RabbitMQ's management API with its admin's credential.
-fn management(arguments: &[&str], path: &str) -> String {
-    let amqp = variable("INVOKE_TEST_AMQP_URL");
-    let credential = amqp
-        .trim_start_matches("amqps://")
-        .split('@')
-        .next()
-        .unwrap()
-        .to_owned();
-    let url = format!("{}{path}", variable("INVOKE_TEST_AMQP_MANAGEMENT_URL"));
-    let mut command = std::process::Command::new("curl");
-    command.args([
-        "-sS",
-        "--fail-with-body",
-        "--cacert",
-        &variable("INVOKE_TEST_AMQP_CA"),
-        "-u",
-        &credential,
-    ]);
-    let ran = run(command
-        .args(["-H", "content-type: application/json"])
-        .args(arguments)
-        .arg(url));
-    assert_eq!(ran.code, 0, "{ran:?}");
-    ran.stdout_text()
 }

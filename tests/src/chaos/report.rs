@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::storm::{Attempt, management};
+use super::storm::Attempt;
 use crate::bed::{Bed, variable, workspace};
+use crate::broker;
 use crate::canary::{Invariant, Violation, over, violation};
 use crate::collector::Collector;
 use crate::process::run;
@@ -99,7 +100,7 @@ fn left_over(bed: &Bed) -> Vec<Violation> {
 }
 
 fn messages() -> Option<u64> {
-    let queues: Value = serde_json::from_str(&management(&[], "/api/queues")).ok()?;
+    let queues = broker::ask("/api/queues")?;
     queues
         .as_array()?
         .iter()

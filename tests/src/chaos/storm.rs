@@ -1,7 +1,7 @@
 //! Carries out the schedule, while canaries are submitted.
 
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::schedule::{Fault, Planned};
-use crate::bed::{Bed, bed, variable};
+use crate::bed::{Bed, bed};
+use crate::broker;
 use crate::canary::Canary;
 use crate::collector::Collector;
 use crate::faults::{Between, Dead, Partition, Paused, PausedPod};
-use crate::process::run;
 
 /// Between two submissions. What two cores can start is some two pods a second.
 const SUBMIT_EVERY: Duration = Duration::from_millis(1500);
@@ -120,18 +120,14 @@ fn inflict(bed: &Bed, fault: Fault, lasts: Duration, random: &mut fastrand::Rng)
             let _cut = Partition::new(bed, Between::ClusterAndHub);
             hold();
         }
-        Fault::DeleteQueue => drop(management(
-            &["-X", "DELETE"],
-            &format!("/api/queues/%2f/cmd.{}", bed.name),
-        )),
+        Fault::DeleteQueue => {
+            let queue = broker::command_queue(bed);
+            let _ = broker::request("DELETE", &format!("/api/queues/%2f/{queue}"), None);
+        }
         Fault::CloseConnections => close_connections(),
         Fault::WipeBroker => {
             let _dead = Dead::new(bed, "rabbitmq");
-            let data = format!("{}/rabbitmq/data", variable("INVOKE_TESTBED_STATE"));
-            for entry in std::fs::read_dir(data).into_iter().flatten().flatten() {
-                let _ = std::fs::remove_dir_all(entry.path());
-                let _ = std::fs::remove_file(entry.path());
-            }
+            broker::wipe();
             hold();
         }
         Fault::DeletePod => delete_pod(bed, random, &["--wait=false"]),
@@ -173,37 +169,13 @@ fn delete_pod(bed: &Bed, random: &mut fastrand::Rng, options: &[&str]) {
 }
 
 fn close_connections() {
-    let answer = management(&[], "/api/connections");
-    let connections: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
+    let connections = broker::ask("/api/connections").unwrap_or_default();
     for connection in connections.as_array().into_iter().flatten() {
         if let Some(name) = connection["name"].as_str() {
             let name: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
-            let _ = management(&["-X", "DELETE"], &format!("/api/connections/{name}"));
+            let _ = broker::request("DELETE", &format!("/api/connections/{name}"), None);
         }
     }
-}
-
-/// RabbitMQ's management API with its admin's credential; what it answers, whatever it is.
-#[must_use]
-pub fn management(arguments: &[&str], path: &str) -> String {
-    let amqp = variable("INVOKE_TEST_AMQP_URL");
-    let credential = amqp
-        .trim_start_matches("amqps://")
-        .split('@')
-        .next()
-        .unwrap_or_default();
-    let url = format!("{}{path}", variable("INVOKE_TEST_AMQP_MANAGEMENT_URL"));
-    let mut command = Command::new("curl");
-    command.args([
-        "-sS",
-        "-m",
-        "10",
-        "--cacert",
-        &variable("INVOKE_TEST_AMQP_CA"),
-        "-u",
-        credential,
-    ]);
-    run(command.args(arguments).arg(url)).stdout_text()
 }
 
 /// Submits canaries at a steady pace, each from a thread of its own: one that waits for a dispatcher
