@@ -301,7 +301,7 @@ pub fn words(found: &[Violation]) -> String {
         .collect()
 }
 
-/// A fault that cannot be made here: the page in the docs says why, and what is tested instead.
+/// A fault that is not made here: the page in the docs says why, and what is tested instead.
 pub fn not_possible(number: u8, fault: &str, why: &str, instead: &str) {
     write(&json!({
         "row": number,
@@ -309,7 +309,7 @@ pub fn not_possible(number: u8, fault: &str, why: &str, instead: &str) {
         "test": test(),
         "without": "",
         "breaks": "",
-        "positive": format!("not possible here: {why}; instead: {instead}"),
+        "positive": format!("not tested: {why}; instead: {instead}"),
         "control": "",
         "seconds": 0,
     }));
