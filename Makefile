@@ -35,7 +35,7 @@ test-long: ## The tests that take many minutes, such as a connection that idles 
 	@tests/run --long
 
 .PHONY: faults chaos
-faults: ## Every row of the matrix of faults, with its negative control; writes docs/faults.md (root, half an hour)
+faults: ## Every row of the matrix of faults, with its negative control; writes docs/faults.md (root, well over an hour)
 	@tests/run --faults
 
 MINUTES ?= 10

@@ -16,7 +16,6 @@ use url::{Host, Url};
 use uuid::Uuid;
 
 use crate::settings::Settings;
-use crate::story;
 
 mod error;
 mod event_stream;
@@ -117,7 +116,7 @@ impl Client {
     /// See [`Error`].
     pub async fn job(&self, id: JobId, query: &JobQuery) -> Result<Job, Error> {
         let request = self.job_request(Method::GET, api::JOB, id).query(query);
-        self.answer(request).await.map(story::with_submission)
+        self.answer(request).await
     }
 
     /// The events of a job from a position of its output log on; `None` if what came is no event

@@ -1,25 +1,8 @@
 //! What happened to a job, step by step.
 
-use invoke_protocol::job::{Job, Step, StepName};
+use invoke_protocol::job::{Job, StepName};
 
 use crate::table::{columns, exact_moment};
-
-/// A job whose story begins with its submission, which the dispatcher does not write down a second
-/// time: the job says itself when it was submitted and by whom.
-#[must_use]
-pub fn with_submission(mut job: Job) -> Job {
-    let begins = |step: &Step| step.step == StepName::Submitted;
-    if !job.story.first().is_some_and(begins) {
-        let submission = Step {
-            at: job.times.submitted,
-            by: job.submitted_by.clone(),
-            step: StepName::Submitted,
-            message: String::new(),
-        };
-        job.story.insert(0, submission);
-    }
-    job
-}
 
 /// The story, a line for each step. At its full width: what a step says is cut nowhere.
 #[must_use]

@@ -302,6 +302,7 @@ mod tests {
         assert_eq!(length, 5);
         assert_eq!(blobs.get(&key).await.unwrap(), "first");
     }
+
     /// What the library wraps around the kernel's word does not hide it.
     #[test]
     fn a_full_disk_is_told_from_a_broken_one() {

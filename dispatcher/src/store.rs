@@ -3,7 +3,8 @@
 //! One SQL text serves both engines: `$1` parameters, `ON CONFLICT`, `RETURNING` and partial indexes
 //! mean the same to SQLite and PostgreSQL. The macro `sql!` runs a text on whichever engine a
 //! [`Session`] is of, with that engine's own types, so nothing is lost to a common denominator.
-//! Only the schemas differ, in their column types: `migrations/sqlite`, `migrations/postgres`.
+//! The schemas differ in their column types: `migrations/sqlite`, `migrations/postgres`. Where an engine
+//! needs or rewards another text, both stand in one place: `lease!`, `insert_job!`.
 //!
 //! A state of a job is written in one place, [`transition`]; everything else reads.
 

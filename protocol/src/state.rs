@@ -3,7 +3,8 @@
 //! ```text
 //!                    claim          pod made          permit
 //!          Queued ─────────▶ Claimed ─────▶ Starting ─────────▶ Running ◀──▶ ContactLost
-//!            │ ◀── retry, put off ─┴──────────────┤                  │  │cancel       │
+//!            │◀─ pod lost, ─────┤◀─────────────┤                  │  │cancel       │
+//!            │   or put off     │              │                  │  │             │
 //!            ├──────────────────┴──────────────┤                  │  ▼             │
 //!            │ never started:                  │                  │ Cancelling ◀───┘
 //!            ▼                                 ▼                  ▼  ▼
@@ -362,6 +363,13 @@ impl JobState {
                 Ok(Self::Running { pod, since: now })
             }
             // The answer to the first permit was lost: the same pod may hear it again.
+            other => other.if_held_by(pod),
+        }
+    }
+
+    /// A started job as it is, for the pod that holds its permit.
+    fn if_held_by(self, pod: PodUid) -> Result<Self, Refusal> {
+        match self {
             Self::Running { pod: holder, .. }
             | Self::ContactLost { pod: holder, .. }
             | Self::Cancelling { pod: holder, .. } => {
@@ -382,16 +390,7 @@ impl JobState {
                 pod,
                 since: started,
             }),
-            Self::Running { pod: holder, .. }
-            | Self::ContactLost { pod: holder, .. }
-            | Self::Cancelling { pod: holder, .. } => {
-                if holder == pod {
-                    Ok(self)
-                } else {
-                    Err(Refusal::OtherPod)
-                }
-            }
-            _ => Err(Refusal::Over),
+            other => other.if_held_by(pod),
         }
     }
 
@@ -769,7 +768,8 @@ impl JobState {
     }
 }
 
-/// Silence is the runner's own grace, which is longer than any that is shorter than what was asked.
+/// Whether a second request asks for less. The runner's own grace, which is what silence means, is not
+/// known here, so any number takes its place; the shim shortens what is left, and never lengthens it.
 const fn is_shorter(grace: Option<u64>, before: Option<u64>) -> bool {
     match (grace, before) {
         (Some(grace), Some(before)) => grace < before,

@@ -286,7 +286,9 @@ fn scale(bed: &Bed, replicas: &str) {
 /// What kubectl prints.
 fn kubectl(bed: &Bed, arguments: &[&str]) -> String {
     let ran = bed.kubectl(arguments);
-    assert_eq!(ran.code, 0, "kubectl {arguments:?}: {ran:?}");
+    if ran.code != 0 && !std::thread::panicking() {
+        panic!("kubectl {arguments:?}: {ran:?}");
+    }
     ran.stdout_text()
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use invoke_tests::bed::{Bed, bed};
 use invoke_tests::broker;
+use invoke_tests::faults::NoRunner;
 use invoke_tests::wait;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -64,18 +65,7 @@ fn a_runner_that_is_killed_costs_a_pause() {
     let _alone = alone();
     let bed = bed();
     follow_while(&bed, || {
-        let selector = "app.kubernetes.io/name=invoke-runner";
-        let ran = bed.kubectl(&[
-            "delete",
-            "pod",
-            "-n",
-            "invoke-system",
-            "-l",
-            selector,
-            "--grace-period=0",
-            "--force",
-        ]);
-        assert_eq!(ran.code, 0, "{ran:?}");
+        bed.kill_runners();
     });
 }
 
@@ -153,40 +143,12 @@ fn a_full_node_has_room_for_the_runner() {
     assert_eq!(ran.code, 0, "{ran:?}");
 }
 
-/// A runner that is switched off, until the test is over.
-struct SwitchedOff<'a>(&'a Bed);
-
-impl<'a> SwitchedOff<'a> {
-    fn new(bed: &'a Bed) -> Self {
-        scale(bed, "0");
-        Self(bed)
-    }
-}
-
-impl Drop for SwitchedOff<'_> {
-    fn drop(&mut self) {
-        scale(self.0, "1");
-    }
-}
-
-fn scale(bed: &Bed, replicas: &str) {
-    let replicas = format!("--replicas={replicas}");
-    let ran = bed.kubectl(&[
-        "scale",
-        "deployment/invoke-runner",
-        "-n",
-        "invoke-system",
-        &replicas,
-    ]);
-    assert_eq!(ran.code, 0, "{ran:?}");
-}
-
 /// Promise 8: offline is normal. What waits says since when; what has expired never runs late.
 #[test]
 fn a_job_for_an_offline_cluster_waits_or_expires() {
     let _alone = alone();
     let bed = bed();
-    let off = SwitchedOff::new(&bed);
+    let off = NoRunner::new(&bed);
     wait::until("the cluster to be offline", Duration::from_secs(90), || {
         let clusters = bed.json(&["-o", "json", "clusters"]);
         let clusters = clusters["clusters"].as_array().unwrap();

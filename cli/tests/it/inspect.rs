@@ -213,7 +213,7 @@ fn step(second: i64, by: &str, step: StepName, message: &str) -> Step {
     }
 }
 
-/// Who did what and when, beginning with the submission, in text and in JSON alike.
+/// Who did what and when, in text and in JSON alike.
 #[test]
 fn a_job_tells_its_story() {
     let printed = Printed::nothing();
@@ -224,6 +224,10 @@ fn a_job_tells_its_story() {
             "the command exited with code 1",
         )),
         story: vec![
+            Step {
+                at: queued().times.submitted,
+                ..step(0, "local", StepName::Submitted, "")
+            },
             step(1, "dispatcher", StepName::Published, ""),
             step(
                 2,

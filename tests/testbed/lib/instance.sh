@@ -72,7 +72,7 @@ instance_kill() {
     say "$part: killed"
 }
 
-# A database and a kubelet are several processes; those that they started are stopped with them, but no pod's.
+# PostgreSQL is several processes, which are stopped with it. What other parts have started, pods above all, goes on.
 instance_signal() {
     local signal=$1 part=${2:?which part? see testbed status} pid
     pid=$(process_pid "$part") || fail "$part does not run"
