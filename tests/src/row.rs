@@ -302,7 +302,7 @@ pub fn words(found: &[Violation]) -> String {
 }
 
 /// A fault that is not made here: the page in the docs says why, and what is tested instead.
-pub fn not_possible(number: u8, fault: &str, why: &str, instead: &str) {
+pub fn not_tested(number: u8, fault: &str, why: &str, instead: &str) {
     write(&json!({
         "row": number,
         "fault": fault,

@@ -10,7 +10,7 @@ use invoke_tests::canary::{Canary, Invariant, Violation, violation};
 use invoke_tests::database::{Backup, FullWal, Lazy, Locked, all_jobs};
 use invoke_tests::faults::{self, Dead, NoRunner};
 use invoke_tests::process::run;
-use invoke_tests::row::{Row, Without, World, not_possible, prove};
+use invoke_tests::row::{Row, Without, World, not_tested, prove};
 
 const SOON: Duration = Duration::from_secs(90);
 
@@ -158,7 +158,7 @@ fn row_13_a_row_is_locked() {
 /// A kernel that forgets what was written and not synced needs a file system for that.
 #[test]
 fn row_12_the_power_fails() {
-    not_possible(
+    not_tested(
         12,
         "loss of power: what PostgreSQL has written and not synced is dropped",
         "not built yet (it can be made with a copy of a loop-mounted disk, taken while PostgreSQL runs)",
