@@ -34,7 +34,7 @@ pub fn reason(job: &StoredJob, broker: &Health, now: Timestamp) -> Option<Reason
     }
     Some(match &job.reported_waiting {
         Some(reported) => reported.clone(),
-        None => on_its_way(job, broker),
+        None => on_its_way(job, broker, now),
     })
 }
 
@@ -106,7 +106,7 @@ pub fn seconds_between(earlier: Timestamp, later: Timestamp) -> u64 {
     u64::try_from(later.as_second().saturating_sub(earlier.as_second())).unwrap_or(0)
 }
 
-fn on_its_way(job: &StoredJob, broker: &Health) -> Reason {
+fn on_its_way(job: &StoredJob, broker: &Health, now: Timestamp) -> Reason {
     let cluster = &job.cluster_name;
     match &job.state {
         JobState::Claimed { runner, .. } => Reason::new(
@@ -117,28 +117,33 @@ fn on_its_way(job: &StoredJob, broker: &Health) -> Reason {
             ReasonCode::OnItsWay,
             format!("its pod in cluster {cluster} is starting"),
         ),
-        _ => unsent(job, broker)
+        _ => unsent(job, broker, now)
             .or_else(|| wrong_clock(job))
             .unwrap_or_else(|| in_the_queue(job)),
     }
 }
 
 /// What keeps the message from getting to the cluster, as far as it is known here.
-fn unsent(job: &StoredJob, broker: &Health) -> Option<Reason> {
+fn unsent(job: &StoredJob, broker: &Health, now: Timestamp) -> Option<Reason> {
     let cluster = &job.cluster_name;
+    // To a job whose time is over nothing is promised.
+    let hope = |words| if now < job.start_deadline { words } else { "" };
     let message = match (broker, job.published_at, &job.outbox_error) {
         (Health::Disconnected { why }, None, _) => format!(
-            "the dispatcher has no connection to RabbitMQ ({why}); the job is stored and will be sent when it is back"
+            "the dispatcher has no connection to RabbitMQ ({why}){}",
+            hope("; the job is stored and will be sent when it is back")
         ),
         (Health::Disconnected { why }, Some(_), _) => format!(
-            "it was put into the queue of cluster {cluster}, but the dispatcher has no connection to RabbitMQ ({why}); \
-             what RabbitMQ has lost is sent again when it is back"
+            "it was put into the queue of cluster {cluster}, but the dispatcher has no connection to RabbitMQ ({why}){}",
+            hope("; what RabbitMQ has lost is sent again when it is back")
         ),
         (Health::Blocked { why }, None, _) => format!(
-            "RabbitMQ takes no messages ({why}); the job is stored and will be sent when it does"
+            "RabbitMQ takes no messages ({why}){}",
+            hope("; the job is stored and will be sent when it does")
         ),
         (Health::Connected, _, Some(error)) => format!(
-            "the message to cluster {cluster} could not be delivered ({error}); it is being sent again"
+            "the message to cluster {cluster} could not be delivered ({error}){}",
+            hope("; it is being sent again")
         ),
         _ => return None,
     };
@@ -334,6 +339,24 @@ mod tests {
                 place,
                 "{code:?}"
             );
+        }
+    }
+
+    /// These words stay with an expired job for ever.
+    #[test]
+    fn a_job_whose_time_is_over_is_promised_nothing() {
+        let now = at("2026-11-22T10:00:01Z");
+        let overdue = StoredJob {
+            cluster_last_contact: Some(now),
+            ..queued_job()
+        };
+        let why = "connection refused".to_owned();
+        for broker in [
+            Health::Disconnected { why: why.clone() },
+            Health::Blocked { why },
+        ] {
+            let said = reason(&overdue, &broker, now).unwrap().message;
+            assert!(!said.contains("will be"), "{said}");
         }
     }
 

@@ -205,7 +205,7 @@ impl World {
         serde_json::from_slice(&ran.stdout).ok()
     }
 
-    /// I5: half a minute after everything is over there are no pods of jobs.
+    /// I5: 45 seconds after everything is over, at the latest, there are no pods of jobs.
     #[must_use]
     pub fn left_over(&self) -> Option<Violation> {
         let clean = wait::within(Duration::from_secs(45), || {

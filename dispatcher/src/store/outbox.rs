@@ -196,7 +196,7 @@ async fn republish_later(
 fn published(publications: i64, now: Timestamp) -> Step {
     let message = match publications {
         1 => String::new(),
-        times => format!("for the {times}. time"),
+        times => format!("publication {times}"),
     };
     Step {
         at: now,
