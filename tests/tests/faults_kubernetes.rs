@@ -447,15 +447,17 @@ fn row_42_the_nodes_programs_are_killed() {
         breaks: Invariant::NoneRunTwice,
     };
     prove(&row, |world| {
-        let canary = Canary::of(200, 0);
-        let job = running(world, &canary, &[]);
+        let canary = Canary::of(1, 0);
+        let job = quiet(world, &canary);
         let dead = ["kubelet", "containerd"].map(|part| Dead::new(&world.bed, part));
         let [kubelet, containerd] = dead;
         drop((containerd, kubelet));
         let exec = ["exec", &pod_of(&job), "--", "/usr/local/bin/invoke-shim"];
         let again = world.bed.kubectl(&[&JOBS, exec.as_slice()].concat());
         let mut found = world.settle_run(&canary, &[job], SOON);
-        assert_ne!(again.code, 0, "the second shim: {again:?}");
+        if !world.is_sabotaged() {
+            assert_ne!(again.code, 0, "the second shim: {again:?}");
+        }
 
         let short = Canary::of(50, 0);
         let broken = running(world, &short, &[]);
@@ -463,6 +465,21 @@ fn row_42_the_nodes_programs_are_killed() {
         found.extend(world.settle(&short, &[broken], SOON));
         found
     });
+}
+
+/// A job whose command runs and has not printed anything yet: what has, is refused a second command for that
+/// alone. It goes on within the minute that its permit is good for.
+fn quiet(world: &World, canary: &Canary) -> String {
+    let command = canary
+        .command(&world.collector)
+        .replacen("; for", "; sleep 40; for", 1);
+    let ran = world
+        .bed
+        .ran(&["--no-wait", "--start-within", "60s", &command]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let job = ran.stdout_text().trim().to_owned();
+    world.await_start(&job, SOON);
+    job
 }
 
 /// Kills the container that holds a pod's network.

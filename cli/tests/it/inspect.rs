@@ -175,7 +175,11 @@ fn no_jobs_are_no_empty_table() {
 #[test]
 fn one_job_is_shown_in_detail() {
     let printed = Printed::nothing().out("pods\n");
-    let bed = with_job(&ended(0, &printed), &printed);
+    let job = Job {
+        story: vec![submission()],
+        ..ended(0, &printed)
+    };
+    let bed = with_job(&job, &printed);
     assert_snapshot!(bed.transcript(&["jobs", ID]), @"
     exit: 0
     --- stdout
@@ -213,6 +217,14 @@ fn step(second: i64, by: &str, step: StepName, message: &str) -> Step {
     }
 }
 
+/// What every story begins with.
+fn submission() -> Step {
+    Step {
+        at: queued().times.submitted,
+        ..step(0, "local", StepName::Submitted, "")
+    }
+}
+
 /// Who did what and when, in text and in JSON alike.
 #[test]
 fn a_job_tells_its_story() {
@@ -224,10 +236,7 @@ fn a_job_tells_its_story() {
             "the command exited with code 1",
         )),
         story: vec![
-            Step {
-                at: queued().times.submitted,
-                ..step(0, "local", StepName::Submitted, "")
-            },
+            submission(),
             step(1, "dispatcher", StepName::Published, ""),
             step(
                 2,

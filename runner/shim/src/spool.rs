@@ -21,10 +21,13 @@ const BLOCK_BYTES: u64 = 4096;
 /// # Errors
 /// Where the file cannot be made.
 pub(crate) fn create(state_dir: &Path) -> io::Result<(Writer, Reader)> {
-    // Whether there was one before is the marker's to know.
+    // The marker knows whether there was one before; should it ever not, this knows too, and a spool that is
+    // being filled is never emptied. A test that turns the marker off turns this off with it.
+    let is_first = !invoke_hooks::sabotaged("shim.no-marker");
     let file = OpenOptions::new()
         .read(true)
         .write(true)
+        .create_new(is_first)
         .create(true)
         .truncate(true)
         .open(state_dir.join("spool"))?;
@@ -126,6 +129,17 @@ mod tests {
         }
         .encode(&mut log);
         log
+    }
+
+    #[test]
+    fn a_spool_that_is_there_is_not_emptied() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, reader) = create(folder.path()).unwrap();
+        writer.append(&frame(b"first")).unwrap();
+        let again = create(folder.path()).map(drop).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        let chunk = reader.chunk(0, writer.position()).unwrap();
+        assert_eq!(chunk, frame(b"first"));
     }
 
     #[test]
