@@ -146,7 +146,10 @@ impl Client {
     pub async fn output(&self, id: JobId, from: u64) -> Result<Vec<u8>, Error> {
         let request = self
             .job_request(Method::GET, api::JOB_OUTPUT, id)
-            .query(&OutputQuery { from });
+            .query(&OutputQuery {
+                from,
+                last_bytes: None,
+            });
         let response = self.send(request).await?;
         let end = response.headers().get(api::OUTPUT_END);
         let end: Option<u64> = end.and_then(|value| value.to_str().ok()?.parse().ok());

@@ -3,11 +3,17 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use invoke_protocol::artifacts::ArtifactsSummary;
 use invoke_protocol::command::Command;
+use invoke_protocol::environment::Environment;
+use invoke_protocol::files::Files;
 use invoke_protocol::id::{ClusterName, JobId, PodUid, ProfileName, RunnerId};
 use invoke_protocol::job::{Completeness, Job, Step, Times};
-use invoke_protocol::output::{EndCause, IncompleteReason, ResourceUsage, StreamSummary};
+use invoke_protocol::output::{
+    Discarded, EndCause, IncompleteReason, ResourceUsage, StreamSummary,
+};
 use invoke_protocol::state::{Reason, Started, StateName};
+use jiff::Timestamp;
 use serde::Serialize;
 
 /// Every field of [`Job`], with the output in place of its summaries.
@@ -17,6 +23,14 @@ pub struct JobDocument {
     cluster: ClusterName,
     profile: ProfileName,
     command: Command,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<Files>,
+    #[serde(skip_serializing_if = "Environment::is_empty")]
+    environment: Environment,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    secrets: Vec<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stdin: bool,
     submitted_by: String,
     state: StateName,
     exit_code: Option<u8>,
@@ -32,6 +46,12 @@ pub struct JobDocument {
     cancelled_by: Option<String>,
     times: Times,
     log_bytes: u64,
+    #[serde(skip_serializing_if = "Discarded::is_nothing")]
+    discarded: Discarded,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifacts: Option<ArtifactsSummary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_expired: Option<Timestamp>,
     usage: Option<ResourceUsage>,
     runner: Option<RunnerId>,
     pod: Option<PodUid>,
@@ -68,6 +88,10 @@ impl JobDocument {
             cluster,
             profile,
             command,
+            files,
+            environment,
+            secrets,
+            stdin,
             submitted_by,
             state,
             exit_code,
@@ -84,6 +108,9 @@ impl JobDocument {
             log_bytes,
             stdout: stdout_summary,
             stderr: stderr_summary,
+            discarded,
+            artifacts,
+            output_expired,
             usage,
             runner,
             pod,
@@ -97,6 +124,10 @@ impl JobDocument {
             cluster,
             profile,
             command,
+            files,
+            environment,
+            secrets,
+            stdin,
             submitted_by,
             state,
             exit_code,
@@ -111,6 +142,9 @@ impl JobDocument {
             cancelled_by,
             times,
             log_bytes,
+            discarded,
+            artifacts,
+            output_expired,
             usage,
             runner,
             pod,

@@ -207,7 +207,7 @@ impl<'a> Follow<'a> {
                     self.notices.observe(&job);
                     return Ok(Pass::Over(job));
                 }
-                JobEvent::Output { stream, data } => {
+                JobEvent::Output { stream, data, .. } => {
                     if !self.output.take(stream, &data, placed.position).await? {
                         return Err(
                             self.nonsense("a piece of output does not continue the one before")

@@ -239,28 +239,28 @@ mod tests {
     #[tokio::test]
     async fn a_piece_is_taken_once_and_a_gap_never() {
         let mut output = Output::to_memory();
-        assert!(output.take(Stream::Stdout, b"one", 8).await.unwrap());
+        assert!(output.take(Stream::Stdout, b"one", 16).await.unwrap());
         assert!(
-            output.take(Stream::Stdout, b"one", 8).await.unwrap(),
+            output.take(Stream::Stdout, b"one", 16).await.unwrap(),
             "again: passed over"
         );
         assert!(
-            !output.take(Stream::Stdout, b"two", 17).await.unwrap(),
+            !output.take(Stream::Stdout, b"two", 33).await.unwrap(),
             "a byte is missing"
         );
         assert!(
-            !output.take(Stream::Stdout, b"two", 11).await.unwrap(),
+            !output.take(Stream::Stdout, b"two", 19).await.unwrap(),
             "no room for a header"
         );
-        assert!(output.take(Stream::Stderr, b"two", 16).await.unwrap());
+        assert!(output.take(Stream::Stderr, b"two", 32).await.unwrap());
         assert!(
             output
-                .take(Stream::Stdout, b"three four", 36)
+                .take(Stream::Stdout, b"three four", 68)
                 .await
                 .unwrap(),
             "two frames in one"
         );
-        assert_eq!(output.position(), 36);
+        assert_eq!(output.position(), 68);
         assert_eq!(
             output.into_memory(),
             (b"onethree four".to_vec(), b"two".to_vec())

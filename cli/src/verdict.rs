@@ -92,6 +92,7 @@ fn incomplete(job: &Job, taken_bytes: u64) -> Option<String> {
 pub(crate) const fn missing(job: &Job) -> &'static str {
     match job.output_incomplete_reason {
         Some(IncompleteReason::NotUploaded) => "the rest was never uploaded",
+        Some(IncompleteReason::Cap) => "the rest was over the profile's cap and is not kept",
         Some(IncompleteReason::StorageFull) => "the dispatcher had no room for the rest",
         Some(IncompleteReason::PodGone | IncompleteReason::Unknown) | None => {
             "nobody knows how much is missing"

@@ -231,6 +231,7 @@ mod tests {
         for payload in pieces {
             Frame {
                 stream: Stream::Stdout,
+                at: jiff::Timestamp::UNIX_EPOCH,
                 payload: payload.as_bytes(),
             }
             .encode(&mut log);
@@ -244,10 +245,10 @@ mod tests {
         for (position, between) in [
             (0, true),
             (1, false),
-            (8, true),
-            (9, false),
-            (15, true),
-            (16, false),
+            (16, true),
+            (17, false),
+            (31, true),
+            (32, false),
         ] {
             assert_eq!(is_between_frames(&log, position), Ok(between), "{position}");
         }
@@ -274,10 +275,13 @@ mod tests {
             )
         };
         assert_eq!(rest(0, 0).unwrap().unwrap(), whole);
-        assert_eq!(rest(8, 0).unwrap().unwrap(), whole.slice(8..));
-        assert!(rest(15, 0).unwrap().is_none());
+        assert_eq!(rest(16, 0).unwrap().unwrap(), whole.slice(16..));
+        assert!(rest(31, 0).unwrap().is_none());
         assert!(rest(100, 0).unwrap().is_none());
-        assert!(matches!(rest(8, 9), Err(Error::Gap { end: 8, from: 9 })));
+        assert!(matches!(
+            rest(16, 17),
+            Err(Error::Gap { end: 16, from: 17 })
+        ));
         assert!(
             matches!(rest(3, 0), Err(Error::Invalid(_))),
             "the stored log is another one"

@@ -6,6 +6,7 @@ use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use invoke_protocol::envelope::{Envelope, Order, OrderV1};
+use invoke_protocol::environment::Environment;
 use invoke_protocol::id::ClusterId;
 use invoke_protocol::runner::SigningKey;
 use jiff::Timestamp;
@@ -136,6 +137,10 @@ fn order(job: &StoredJob) -> Order {
         profile: job.profile.clone(),
         command: job.command.clone(),
         run_timeout_seconds: job.run_timeout_seconds,
+        files: None,
+        environment: Environment::default(),
+        secrets_sha256: None,
+        stdin: false,
     })
 }
 

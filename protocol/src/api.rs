@@ -5,7 +5,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::artifacts::{ArtifactsSummary, Manifest};
 use crate::base64_bytes;
+use crate::digest::Sha256;
 use crate::id::{ClusterId, ClusterName, ProfileName};
 use crate::job::Job;
 use crate::output::Stream;
@@ -20,6 +22,26 @@ pub const JOB: &str = "/v1/jobs/{id}";
 pub const JOB_EVENTS: &str = "/v1/jobs/{id}/events";
 /// `GET`, query [`OutputQuery`] → frames of the output log ([`crate::output`]), `application/octet-stream`.
 pub const JOB_OUTPUT: &str = "/v1/jobs/{id}/output";
+/// `GET`, header `Range` (RFC 9110, one range) → the bytes of stdout alone, `application/octet-stream`: what
+/// is stored of it so far.
+pub const JOB_STDOUT: &str = "/v1/jobs/{id}/stdout";
+/// As [`JOB_STDOUT`], of stderr.
+pub const JOB_STDERR: &str = "/v1/jobs/{id}/stderr";
+/// `PUT`, query [`StdinQuery`], body: the next bytes that the command is to read → [`StdinAck`].
+/// At most [`MAX_STDIN_CHUNK_BYTES`] at once; 503 with `Retry-After` while the command has much left to read.
+pub const JOB_STDIN: &str = "/v1/jobs/{id}/stdin";
+/// `GET` → [`ArtifactList`].
+pub const JOB_ARTIFACTS: &str = "/v1/jobs/{id}/artifacts";
+/// `GET`, header `Range` (RFC 9110, one range) → bytes of the stream of artifacts
+/// ([`crate::artifacts`]), `application/octet-stream`: a file is the range that the manifest says.
+pub const JOB_ARTIFACTS_CONTENT: &str = "/v1/jobs/{id}/artifacts/content";
+/// `GET` → [`UploadedFiles`]: how much of an archive the caller has uploaded.
+/// `PUT`, query [`FilesUploadQuery`], body: a piece of it → [`UploadedFiles`]. At most
+/// [`crate::files::MAX_FILES_CHUNK_BYTES`] at once. The last piece is answered when the digest of the whole
+/// was compared. Archives belong to whoever uploaded them: nobody learns what others have.
+pub const FILES: &str = "/v1/files/{sha256}";
+/// `GET` → [`Limits`].
+pub const LIMITS: &str = "/v1/limits";
 /// `POST` [`crate::job::CancelRequest`] (or empty) → 202 [`Job`].
 pub const JOB_CANCEL: &str = "/v1/jobs/{id}/cancel";
 /// `GET` → [`ClusterList`]. `POST` [`AddClusterRequest`] → 201 [`JoinInvitation`].
@@ -40,6 +62,9 @@ pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Header of every response: the dispatcher's version. What lacks it is no dispatcher.
 pub const SERVER_VERSION: &str = "invoke-version";
+
+/// Response header of [`JOB_OUTPUT`]: the position of the body's first byte.
+pub const OUTPUT_START: &str = "invoke-output-start";
 
 /// Response header of [`JOB_OUTPUT`]: the position after the body's last byte.
 pub const OUTPUT_END: &str = "invoke-output-end";
@@ -102,6 +127,81 @@ pub struct OutputQuery {
     /// A position between two frames; 0 if silent.
     #[serde(default)]
     pub from: u64,
+    /// Instead: begin so that the answer, and what can be asked for from its end on, is at least the last
+    /// so many bytes of the log; and no more than a piece before them. [`OUTPUT_START`] says where that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_bytes: Option<u64>,
+}
+
+/// The most bytes of stdin in one upload.
+pub const MAX_STDIN_CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Where a piece of stdin begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+pub struct StdinQuery {
+    /// How many bytes of stdin were sent before the body's first.
+    #[serde(default)]
+    pub from: u64,
+    /// Whether nothing follows the body.
+    #[serde(default)]
+    pub end: bool,
+}
+
+/// How much of stdin is stored, durably: what comes next begins there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StdinAck {
+    /// The position after the last stored byte.
+    pub bytes: u64,
+    /// Whether it was closed there.
+    pub ended: bool,
+}
+
+/// Where a piece of an archive begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+pub struct FilesUploadQuery {
+    /// The position in the archive of the body's first byte.
+    pub from: u64,
+    /// How long the whole archive is.
+    pub bytes: u64,
+}
+
+/// How much of an archive is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UploadedFiles {
+    /// Its digest.
+    pub sha256: Sha256,
+    /// How long it is.
+    pub bytes: u64,
+    /// How much of it is stored, durably: what comes next begins there.
+    pub stored_bytes: u64,
+    /// Whether all of it is there and has the digest.
+    pub complete: bool,
+}
+
+/// What a command left to be sent back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ArtifactList {
+    /// What it came to, by the shim's word.
+    pub summary: ArtifactsSummary,
+    /// The files.
+    pub manifest: Manifest,
+}
+
+/// What this dispatcher takes and keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Limits {
+    /// What the files of one job may come to unpacked, in bytes.
+    pub files_bytes: u64,
+    /// How many entries they may have: files, folders, symbolic links.
+    pub files_entries: u64,
+    /// For how long output, files and artifacts are kept after the end of their job, in seconds.
+    pub retention_seconds: u64,
 }
 
 /// One server-sent event. The event's `id` is the position in the output log up to which everything
@@ -119,6 +219,9 @@ pub enum JobEvent {
     Output {
         /// Where.
         stream: Stream,
+        /// When, by the node's clock. Pieces that follow each other closely are one event, with the time
+        /// of the first.
+        at: Timestamp,
         /// What.
         #[serde(with = "base64_bytes")]
         #[cfg_attr(feature = "openapi", schema(value_type = String, content_encoding = "base64"))]

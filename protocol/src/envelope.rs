@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::base64_bytes;
 use crate::command::Command;
+use crate::digest::Sha256;
+use crate::environment::Environment;
+use crate::files::Files;
 use crate::id::{ClusterId, JobId, ProfileName};
 
 /// What every signature of an order begins with.
@@ -69,6 +72,18 @@ pub struct OrderV1 {
     /// For how long it may run, in seconds; the profile's maximum if silent, and never more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_timeout_seconds: Option<u64>,
+    /// The files that the command finds in its work folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
+    /// Environment of the command besides the pod's own.
+    #[serde(default, skip_serializing_if = "Environment::is_empty")]
+    pub environment: Environment,
+    /// SHA-256 of the [`crate::environment::SaltedSecrets`] that come with the permit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets_sha256: Option<Sha256>,
+    /// Whether the command is given something to read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdin: bool,
 }
 
 /// A payload that is no order that we know. Its signature may be good all the same.
@@ -122,6 +137,10 @@ mod tests {
             profile: ProfileName::default_profile(),
             command: Command::shell("kubectl get pods").unwrap(),
             run_timeout_seconds: None,
+            files: None,
+            environment: Environment::default(),
+            secrets_sha256: None,
+            stdin: false,
         })
     }
 

@@ -3,9 +3,14 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::artifacts::ArtifactsSummary;
 use crate::command::Command;
+use crate::environment::{Environment, SecretEnvironment};
+use crate::files::Files;
 use crate::id::{ClusterName, JobId, PodUid, ProfileName, RunnerId};
-use crate::output::{EndCause, IncompleteReason, OutputComplete, ResourceUsage, StreamSummary};
+use crate::output::{
+    Discarded, EndCause, IncompleteReason, OutputComplete, ResourceUsage, StreamSummary,
+};
 use crate::state::{JobState, Reason, Started, StateName};
 
 /// How long a job waits for its start if its submitter does not say, in seconds.
@@ -36,6 +41,19 @@ pub struct JobSpec {
     /// What to do if the cluster's runner does not speak.
     #[serde(default, skip_serializing_if = "IfOffline::is_wait")]
     pub if_offline: IfOffline,
+    /// The files that the command finds in its work folder, which is its current folder. They are
+    /// uploaded before ([`crate::api::FILES`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
+    /// Environment of the command. Everybody who may read the job may read it.
+    #[serde(default, skip_serializing_if = "Environment::is_empty")]
+    pub environment: Environment,
+    /// Environment of the command that nobody may read, and that is masked in its output.
+    #[serde(default, skip_serializing_if = "SecretEnvironment::is_empty")]
+    pub secrets: SecretEnvironment,
+    /// Whether the command reads what is sent to [`crate::api::JOB_STDIN`]. If not, it reads nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdin: bool,
 }
 
 /// What becomes of a job for a cluster whose runner does not speak.
@@ -162,6 +180,18 @@ pub struct Job {
     pub profile: ProfileName,
     /// What it runs.
     pub command: Command,
+    /// The files that its command finds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
+    /// Environment that its submitter gave to the command.
+    #[serde(default, skip_serializing_if = "Environment::is_empty")]
+    pub environment: Environment,
+    /// The names of secret variables that its submitter gave to the command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// Whether its command reads what is sent to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdin: bool,
     /// Who submitted it.
     pub submitted_by: String,
     /// Where it stands.
@@ -196,6 +226,15 @@ pub struct Job {
     pub stdout: Option<StreamSummary>,
     /// The whole of stderr, by the shim's word, once the command ended.
     pub stderr: Option<StreamSummary>,
+    /// What the command printed beyond the cap, which is not kept.
+    #[serde(default, skip_serializing_if = "Discarded::is_nothing")]
+    pub discarded: Discarded,
+    /// What the command left to be sent back, once it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<ArtifactsSummary>,
+    /// When output, files and artifacts were removed because they had been kept long enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_expired: Option<Timestamp>,
     /// What the command cost, once it ended.
     pub usage: Option<ResourceUsage>,
     /// The replica of the runner that took it.
@@ -252,6 +291,14 @@ pub struct JobFacts {
     pub profile: ProfileName,
     /// What it runs.
     pub command: Command,
+    /// The files that its command finds.
+    pub files: Option<Files>,
+    /// Environment that its submitter gave to the command.
+    pub environment: Environment,
+    /// The names of secret variables that its submitter gave to the command.
+    pub secrets: Vec<String>,
+    /// Whether its command reads what is sent to it.
+    pub stdin: bool,
     /// Who submitted it.
     pub submitted_by: String,
     /// When it was accepted.
@@ -268,6 +315,8 @@ pub struct JobFacts {
     pub retries: u32,
     /// How much of the output log is stored.
     pub log_bytes: u64,
+    /// When what is kept of it was removed.
+    pub output_expired: Option<Timestamp>,
     /// Grows with every change.
     pub version: i64,
 }
@@ -304,6 +353,10 @@ impl Job {
             cluster: facts.cluster,
             profile: facts.profile,
             command: facts.command,
+            files: facts.files,
+            environment: facts.environment,
+            secrets: facts.secrets,
+            stdin: facts.stdin,
             submitted_by: facts.submitted_by,
             state: state.name(),
             exit_code: result.map(|exit| exit.status.code()),
@@ -329,6 +382,9 @@ impl Job {
             log_bytes: facts.log_bytes,
             stdout: exit.map(|exit| exit.stdout.clone()),
             stderr: exit.map(|exit| exit.stderr.clone()),
+            discarded: exit.map(|exit| exit.discarded).unwrap_or_default(),
+            artifacts: exit.and_then(|exit| exit.artifacts.clone()),
+            output_expired: facts.output_expired,
             usage: exit.map(|exit| exit.usage),
             runner: facts.runner,
             pod: facts.pod,

@@ -6,15 +6,20 @@
 //! same number, and it always lies between two frames.
 //!
 //! ```text
-//! 0        5            5+n
-//! ├ header ┼ n bytes … ─┼ header ┼ …          header = stream: u8, n: u32 big-endian
+//! 0        13           13+n
+//! ├ header ┼ n bytes … ─┼ header ┼ …    header = stream: u8, time: i64, n: u32, big-endian
 //! ```
+//!
+//! The time is that of the read, in microseconds since 1970, by the node's clock: it tells people when
+//! something was printed, and decides nothing.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a frame's header: the stream's number and the payload's length.
-pub const FRAME_HEADER_BYTES: usize = 5;
+use crate::artifacts::ArtifactsSummary;
+
+/// Bytes of a frame's header: the stream's number, the time, and the payload's length.
+pub const FRAME_HEADER_BYTES: usize = 13;
 
 /// The longest payload of one frame. Longer writes become several frames.
 pub const MAX_FRAME_PAYLOAD_BYTES: usize = 64 * 1024;
@@ -38,6 +43,8 @@ pub enum Stream {
 pub struct Frame<'a> {
     /// Which stream wrote it.
     pub stream: Stream,
+    /// When the shim read it, to the microsecond.
+    pub at: Timestamp,
     /// What it wrote: 1 to [`MAX_FRAME_PAYLOAD_BYTES`] bytes.
     pub payload: &'a [u8],
 }
@@ -48,6 +55,9 @@ pub enum InvalidLog {
     /// A header that names neither stdout (1) nor stderr (2).
     #[error("the frame names stream {0}, which is neither stdout (1) nor stderr (2)")]
     UnknownStream(u8),
+    /// A time before or after every calendar.
+    #[error("the frame claims a time of {0} microseconds since 1970, which no clock shows")]
+    Time(i64),
     /// A length of nothing, or over [`MAX_FRAME_PAYLOAD_BYTES`].
     #[error("the frame claims {0} bytes; 1 to {MAX_FRAME_PAYLOAD_BYTES} are allowed")]
     Length(usize),
@@ -64,6 +74,7 @@ impl Frame<'_> {
             Stream::Stdout => 1,
             Stream::Stderr => 2,
         });
+        log.extend_from_slice(&self.at.as_microsecond().to_be_bytes());
         let length = u32::try_from(self.payload.len()).unwrap_or(u32::MAX);
         log.extend_from_slice(&length.to_be_bytes());
         log.extend_from_slice(self.payload);
@@ -75,20 +86,27 @@ impl Frame<'_> {
     /// # Errors
     /// [`InvalidLog`] for a header that no shim writes.
     pub fn decode(log: &[u8]) -> Result<Option<(Frame<'_>, usize)>, InvalidLog> {
-        let Some((&[number, a, b, c, d], rest)) = log.split_first_chunk::<FRAME_HEADER_BYTES>()
+        let Some((&[number, rest @ ..], payload)) = log.split_first_chunk::<FRAME_HEADER_BYTES>()
         else {
             return Ok(None);
         };
+        let [a, b, c, d, e, f, g, h, length @ ..] = rest;
         let stream = match number {
             1 => Stream::Stdout,
             2 => Stream::Stderr,
             other => return Err(InvalidLog::UnknownStream(other)),
         };
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        let time = i64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        let at = Timestamp::from_microsecond(time).map_err(|_| InvalidLog::Time(time))?;
+        let length = u32::from_be_bytes(length) as usize;
         if !(1..=MAX_FRAME_PAYLOAD_BYTES).contains(&length) {
             return Err(InvalidLog::Length(length));
         }
-        let frame = rest.get(..length).map(|payload| Frame { stream, payload });
+        let frame = payload.get(..length).map(|payload| Frame {
+            stream,
+            at,
+            payload,
+        });
         Ok(frame.map(|frame| (frame, FRAME_HEADER_BYTES + length)))
     }
 }
@@ -131,9 +149,9 @@ pub struct ExitRecord {
     pub finished_at: Timestamp,
     /// The whole length of the output log.
     pub log_bytes: u64,
-    /// What stdout came to.
+    /// What stdout came to, up to the cap.
     pub stdout: StreamSummary,
-    /// What stderr came to.
+    /// What stderr came to, up to the cap.
     pub stderr: StreamSummary,
     /// What it cost.
     pub usage: ResourceUsage,
@@ -143,6 +161,33 @@ pub struct ExitRecord {
     /// Why the rest of the output log will never be uploaded, if the shim has given it up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<IncompleteReason>,
+    /// What the command printed beyond the cap, which was read, counted and thrown away.
+    #[serde(default, skip_serializing_if = "Discarded::is_nothing")]
+    pub discarded: Discarded,
+    /// What the command left to be sent back, if it left anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<ArtifactsSummary>,
+}
+
+/// What is stored of the output of one job at most, in bytes of log, unless its profile says less.
+pub const DEFAULT_OUTPUT_CAP_BYTES: u64 = 4 << 30;
+
+/// What a command printed beyond the cap, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Discarded {
+    /// Of stdout.
+    pub stdout_bytes: u64,
+    /// Of stderr.
+    pub stderr_bytes: u64,
+}
+
+impl Discarded {
+    /// Whether everything was kept.
+    #[must_use]
+    pub const fn is_nothing(&self) -> bool {
+        self.stdout_bytes == 0 && self.stderr_bytes == 0
+    }
 }
 
 /// What became of the process.
@@ -186,7 +231,7 @@ pub enum EndCause {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StreamSummary {
-    /// How many bytes the command wrote.
+    /// How many bytes the command wrote, without those that were discarded.
     pub bytes: u64,
     /// SHA-256 of them, 64 lower-case hexadecimal digits.
     pub sha256: String,
@@ -224,6 +269,8 @@ pub enum IncompleteReason {
     NotUploaded,
     /// There was no room to store it.
     StorageFull,
+    /// The command printed more than is kept of one job: see [`Discarded`].
+    Cap,
     /// The pod was gone before its shim could report the end: nobody knows how much is missing.
     PodGone,
     /// One that was made after this program.
@@ -241,15 +288,16 @@ mod tests {
         /// Whatever was written in whatever pieces is read back, in order.
         #[test]
         fn a_log_reads_back_as_written(
-            pieces in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 1..200)), 0..50)
+            pieces in prop::collection::vec((any::<bool>(), -1_000_000_000_000_i64..2_000_000_000_000_000, prop::collection::vec(any::<u8>(), 1..200)), 0..50)
         ) {
             let stream = |first| if first { Stream::Stdout } else { Stream::Stderr };
+            let frame = |(first, at, payload): &'_ (bool, i64, Vec<u8>)| (stream(*first), Timestamp::from_microsecond(*at).unwrap(), payload.clone());
             let mut log = Vec::new();
-            for (first, payload) in &pieces {
-                Frame { stream: stream(*first), payload }.encode(&mut log);
+            let written: Vec<_> = pieces.iter().map(frame).collect();
+            for (stream, at, payload) in &written {
+                Frame { stream: *stream, at: *at, payload }.encode(&mut log);
             }
-            let read: Vec<_> = frames(&log).map(Result::unwrap).collect();
-            let written: Vec<_> = pieces.iter().map(|(first, payload)| Frame { stream: stream(*first), payload }).collect();
+            let read: Vec<_> = frames(&log).map(Result::unwrap).map(|frame| (frame.stream, frame.at, frame.payload.to_vec())).collect();
             prop_assert_eq!(read, written);
         }
 
@@ -266,22 +314,26 @@ mod tests {
         let mut log = Vec::new();
         Frame {
             stream: Stream::Stdout,
+            at: Timestamp::UNIX_EPOCH,
             payload: b"whole",
         }
         .encode(&mut log);
         let whole = log.len();
-        log.extend([2, 0, 0, 0, 9, b'c', b'u', b't']);
+        let header = |stream: u8, time: i64, length: u32| {
+            [&[stream][..], &time.to_be_bytes(), &length.to_be_bytes()].concat()
+        };
+        log.extend(header(2, 0, 9));
+        log.extend(b"cut");
         assert_eq!(frames(&log).last(), Some(Err(InvalidLog::Torn)));
         assert_eq!(Frame::decode(&log[whole..]), Ok(None));
+        let wrong = |header: Vec<u8>| Frame::decode(&header).unwrap_err();
+        assert_eq!(wrong(header(3, 0, 1)), InvalidLog::UnknownStream(3));
+        assert_eq!(wrong(header(1, 0, 0)), InvalidLog::Length(0));
         assert_eq!(
-            Frame::decode(&[3, 0, 0, 0, 1, 0]),
-            Err(InvalidLog::UnknownStream(3))
+            wrong(header(1, 0, 0xff00_0000)),
+            InvalidLog::Length(0xff00_0000)
         );
-        assert_eq!(Frame::decode(&[1, 0, 0, 0, 0]), Err(InvalidLog::Length(0)));
-        assert_eq!(
-            Frame::decode(&[1, 255, 0, 0, 0]),
-            Err(InvalidLog::Length(0xff00_0000))
-        );
+        assert_eq!(wrong(header(1, i64::MAX, 1)), InvalidLog::Time(i64::MAX));
     }
 
     #[test]

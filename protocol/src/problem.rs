@@ -84,6 +84,16 @@ problem_codes! {
     ClusterOffline = "cluster_offline", 409, "The cluster is offline";
     TooManyRequests = "too_many_requests", 429, "Too many requests at once";
     StorageFull = "storage_full", 507, "There is no room for more";
+    FilesMissing = "files_missing", 422, "The attached files are not uploaded";
+    FilesTooLarge = "files_too_large", 422, "The attached files are more than is allowed";
+    FilesNotFound = "files_not_found", 404, "Nothing of these files is uploaded";
+    DigestMismatch = "digest_mismatch", 422, "The bytes do not have the digest that was stated";
+    UploadGap = "upload_gap", 409, "The upload does not continue where the stored bytes end";
+    UploadContradiction = "upload_contradiction", 409, "Other bytes are stored already";
+    NoStdin = "no_stdin", 409, "The command reads nothing";
+    ArtifactsNotFound = "artifacts_not_found", 404, "The job has no artifacts";
+    OutputExpired = "output_expired", 410, "The output is not kept any more";
+    RangeNotSatisfiable = "range_not_satisfiable", 416, "There are no such bytes";
     JoinTokenInvalid = "join_token_invalid", 401, "The join token is not valid";
     TooLarge = "too_large", 413, "The request is too large";
     Unavailable = "unavailable", 503, "Not now";

@@ -28,6 +28,13 @@ pub const PERMIT: &str = "/v1/runner/jobs/{id}/permit";
 pub const REPORT: &str = "/v1/runner/jobs/{id}/report";
 /// `PUT`, query [`OutputQuery`], body: whole frames of the output log → [`OutputAck`].
 pub const OUTPUT: &str = "/v1/runner/jobs/{id}/output";
+/// `GET`, query [`FilesQuery`] → the archive of attached files from there on, `application/gzip`.
+pub const FILES: &str = "/v1/runner/jobs/{id}/files";
+/// `GET`, query [`StdinQuery`] → what the command is to read, `application/octet-stream`, with
+/// [`crate::shim::STDIN_END`]. Held back until there is something, or the wait is over; then it may be empty.
+pub const STDIN: &str = "/v1/runner/jobs/{id}/stdin";
+/// `PUT`, query [`OutputQuery`], body: a piece of the stream of artifacts → [`ArtifactsAck`].
+pub const ARTIFACTS: &str = "/v1/runner/jobs/{id}/artifacts";
 /// `POST` [`CompleteRequest`] → 204 when the end is on record; 409 `contradiction` or `over` are final too.
 pub const COMPLETE: &str = "/v1/runner/jobs/{id}/complete";
 
@@ -133,6 +140,10 @@ pub struct ProfileSummary {
     /// For how long its jobs may wait for their start, in seconds; the dispatcher's own maximum if silent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_start_within_seconds: Option<u64>,
+    /// How much output of a job is kept at most, in bytes of log;
+    /// [`crate::output::DEFAULT_OUTPUT_CAP_BYTES`] if silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_cap_bytes: Option<u64>,
 }
 
 /// What the runner must know now: the whole list, not what changed in it.
@@ -189,6 +200,14 @@ pub enum Permit {
         start_within_seconds: u64,
         /// How much of the output log is stored already: 0, unless this pod was granted it before.
         log_bytes: u64,
+        /// The JSON text of [`crate::environment::SaltedSecrets`], whose digest the order has.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            with = "base64_bytes::optional"
+        )]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, content_encoding = "base64"))]
+        secrets: Option<Vec<u8>>,
     },
     /// Do not start.
     Refused {
@@ -253,6 +272,14 @@ pub enum Report {
         /// The pod.
         pod: PodUid,
     },
+    /// The pod's shim was permitted to start the command, has not, and never will: it could not prepare
+    /// for it.
+    StartRefused {
+        /// The pod.
+        pod: PodUid,
+        /// Why.
+        reason: Reason,
+    },
     /// The cluster has a record of a start that the dispatcher does not know of: its store was restored
     /// from a backup.
     Recovered {
@@ -278,6 +305,36 @@ pub struct OutputQuery {
 pub struct OutputAck {
     /// The position after the last stored byte.
     pub log_bytes: u64,
+}
+
+/// Which part of the archive to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesQuery {
+    /// The pod that needs it.
+    pub pod: PodUid,
+    /// Where in the archive to begin.
+    #[serde(default)]
+    pub from: u64,
+}
+
+/// What the command has read, and how long to wait for more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StdinQuery {
+    /// The pod that reads.
+    pub pod: PodUid,
+    /// Where to go on: everything before was given to the command, and is needed no more.
+    pub from: u64,
+    /// For how long the answer may be held back, in seconds; at most 30.
+    #[serde(default)]
+    pub wait_seconds: u64,
+}
+
+/// How much of the stream of artifacts is stored, durably: what comes next begins there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ArtifactsAck {
+    /// The position after the last stored byte.
+    pub bytes: u64,
 }
 
 /// The end of a command.

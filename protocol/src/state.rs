@@ -13,7 +13,8 @@
 //!
 //! **The permit is the start.** It is granted once, for one pod, before the start deadline; every
 //! path that ends a job without one may say "never started" with certainty, and every path after one
-//! may not. A cancel is applied to the same state by the same compare-and-set, so exactly one wins.
+//! may not, but for one: the shim that holds the permit says that it could not prepare for the command.
+//! A cancel is applied to the same state by the same compare-and-set, so exactly one wins.
 //!
 //! Reports are repeated whenever an answer was lost. An event that changes nothing returns the same
 //! state; one that contradicts what is known is refused, never merged.
@@ -206,6 +207,14 @@ pub enum Event {
         /// How much of the output log is stored.
         stored: u64,
     },
+    /// The shim of the permitted pod could not prepare for the command: it has not executed it, and never
+    /// will.
+    StartRefused {
+        /// The pod.
+        pod: PodUid,
+        /// Why.
+        reason: Reason,
+    },
     /// The runner refuses the order.
     Reject {
         /// Why.
@@ -313,6 +322,7 @@ impl JobState {
             Event::Cancel { by, grace_seconds } => self.cancel(by, grace_seconds, now),
             Event::CancelDelivered { pod } => self.cancel_delivered(pod, now),
             Event::Exit { pod, exit, stored } => self.exit(pod, exit, stored, now),
+            Event::StartRefused { pod, reason } => self.start_refused(pod, reason, now),
             Event::Reject { reason } => self.end_unstarted(Self::Rejected { reason, at: now }),
             Event::PodFailed {
                 pod,
@@ -492,10 +502,12 @@ impl JobState {
             Self::Lost { .. } => return Err(Refusal::Over),
             _ => return Err(Refusal::Contradiction),
         };
-        let output = if stored == exit.log_bytes {
+        let output = if stored != exit.log_bytes {
+            OutputComplete::No(exit.incomplete.unwrap_or(IncompleteReason::NotUploaded))
+        } else if exit.discarded.is_nothing() {
             OutputComplete::Yes
         } else {
-            OutputComplete::No(exit.incomplete.unwrap_or(IncompleteReason::NotUploaded))
+            OutputComplete::No(IncompleteReason::Cap)
         };
         Ok(match (exit.cause, exit.status) {
             (EndCause::Itself, ExitStatus::Exited(0)) => Self::Succeeded {
@@ -534,6 +546,26 @@ impl JobState {
                 }
             }
         })
+    }
+
+    /// The one way from a permit back to "never started": the word of the shim that holds it, and whose
+    /// marker keeps the pod from ever starting anything.
+    fn start_refused(self, pod: PodUid, reason: Reason, now: Timestamp) -> Result<Self, Refusal> {
+        match self {
+            Self::Queued | Self::Claimed { .. } | Self::Starting { .. } => Err(Refusal::NotStarted),
+            Self::InfraFailed { .. } | Self::Cancelled { exit: None, .. } => Ok(self),
+            Self::Lost { exit: None, .. } => Err(Refusal::Over),
+            over if over.is_terminal() => Err(Refusal::Contradiction),
+            running => Ok(match running.if_held_by(pod)? {
+                Self::Cancelling { by, .. } => Self::Cancelled {
+                    by,
+                    exit: None,
+                    output: OutputComplete::Yes,
+                    at: now,
+                },
+                _ => Self::InfraFailed { reason, at: now },
+            }),
+        }
     }
 
     fn pod_failed(

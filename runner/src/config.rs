@@ -129,6 +129,7 @@ impl Config {
             name: name.clone(),
             max_run_seconds: profile.max_run_seconds,
             max_start_within_seconds: profile.max_start_within_seconds,
+            output_cap_bytes: None,
         };
         self.profiles.iter().map(summary).collect()
     }

@@ -175,6 +175,7 @@ fn unreadable(envelope: &Envelope, error: &InvalidOrder) -> Verdict {
 pub(crate) mod tests {
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
     use invoke_protocol::command::Command;
+    use invoke_protocol::environment::Environment;
 
     use super::*;
 
@@ -189,6 +190,10 @@ pub(crate) mod tests {
             profile: ProfileName::default_profile(),
             command: Command::shell("kubectl get pods").unwrap(),
             run_timeout_seconds: None,
+            files: None,
+            environment: Environment::default(),
+            secrets_sha256: None,
+            stdin: false,
         }
     }
 

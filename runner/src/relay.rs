@@ -205,6 +205,7 @@ mod tests {
             envelope,
             start_within_seconds: 60,
             log_bytes: 0,
+            secrets: None,
         }
     }
 
@@ -366,6 +367,7 @@ mod tests {
             envelope,
             start_within_seconds: 60,
             log_bytes: 1,
+            secrets: None,
         };
         let door = Door::open(&dispatcher, Some(permit)).await;
         assert_eq!(door.ask("POST", ASSIGNMENT, "").await.0, 410);

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use invoke_protocol::command::Command;
+use invoke_protocol::environment::{Environment, SecretEnvironment};
 use invoke_protocol::id::{JobId, ProfileName};
 use invoke_protocol::job::{IfOffline, Job, JobSpec};
 use uuid::Uuid;
@@ -73,6 +74,10 @@ pub async fn run(request: Request, session: &Session<'_>) -> Result<Exit, Failur
         ..
     } = session;
     let spec = JobSpec {
+        files: None,
+        environment: Environment::default(),
+        secrets: SecretEnvironment::default(),
+        stdin: false,
         command: request.command,
         cluster: settings.cluster.clone(),
         profile: settings

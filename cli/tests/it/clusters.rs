@@ -41,6 +41,7 @@ fn clusters_are_listed() {
     let bed = Bed::new();
     let profile = |name: &str| ProfileSummary {
         max_start_within_seconds: None,
+        output_cap_bytes: None,
         name: name.parse().unwrap(),
         max_run_seconds: 3600,
     };

@@ -3,8 +3,9 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use invoke_protocol::api::JobEvent;
 use invoke_protocol::command::Command;
+use invoke_protocol::environment::Environment;
 use invoke_protocol::job::{Completeness, Job, Times};
-use invoke_protocol::output::{EndCause, Frame, ResourceUsage, Stream, StreamSummary};
+use invoke_protocol::output::{Discarded, EndCause, Frame, ResourceUsage, Stream, StreamSummary};
 use invoke_protocol::state::{Reason, ReasonCode, Started, StateName};
 use jiff::Timestamp;
 
@@ -25,6 +26,13 @@ fn at(second: i64) -> Timestamp {
 pub(crate) fn queued() -> Job {
     Job {
         run_timeout_seconds: None,
+        files: None,
+        environment: Environment::default(),
+        secrets: Vec::new(),
+        stdin: false,
+        discarded: Discarded::default(),
+        artifacts: None,
+        output_expired: None,
         retries: 0,
         story: Vec::new(),
         id: ID.parse().unwrap(),
@@ -171,6 +179,7 @@ impl Printed {
         for (stream, payload) in &self.0 {
             Frame {
                 stream: *stream,
+                at: Timestamp::UNIX_EPOCH,
                 payload,
             }
             .encode(&mut log);
@@ -184,6 +193,7 @@ impl Printed {
         let place = |(stream, data): &(Stream, Vec<u8>)| {
             Frame {
                 stream: *stream,
+                at: Timestamp::UNIX_EPOCH,
                 payload: data,
             }
             .encode(&mut log);
@@ -191,6 +201,7 @@ impl Printed {
                 log.len() as u64,
                 &JobEvent::Output {
                     stream: *stream,
+                    at: Timestamp::UNIX_EPOCH,
                     data: data.clone(),
                 },
             )

@@ -19,6 +19,8 @@ use invoke_protocol::output::{FRAME_HEADER_BYTES, MAX_FRAME_PAYLOAD_BYTES, frame
 use invoke_protocol::problem::Problem;
 use invoke_protocol::state::ReasonCode;
 
+use jiff::SignedDuration;
+
 use super::path::JobPath;
 use super::view::{view, view_with_place};
 use crate::access::Person;
@@ -30,6 +32,9 @@ use crate::{clock, output, waiting};
 
 /// A comment this often keeps proxies from taking silence for death.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// What lies this close together may bear one time.
+const SAME_TIME: SignedDuration = SignedDuration::from_millis(10);
 
 /// Follows a job: its changes and its output, to its end.
 ///
@@ -172,8 +177,9 @@ impl Follower {
         jobs::find(&mut session, self.id).await
     }
 
-    /// Frames as events. Neighbours of one stream are put together, up to the longest frame: a command
-    /// that prints letter by letter would otherwise cost an event for each.
+    /// Frames as events. Neighbours of one stream that were read at nearly the same time are put together,
+    /// up to the longest frame: a command that prints letter by letter would otherwise cost an event for
+    /// each.
     fn make_ready(&mut self, log: &[u8]) -> Result<(), Cut> {
         let mut frames = frames(log).peekable();
         while let Some(frame) = frames.next() {
@@ -183,6 +189,7 @@ impl Follower {
             while let Some(more) = frames.next_if(|next| {
                 next.as_ref().is_ok_and(|next| {
                     next.stream == frame.stream
+                        && next.at.duration_since(frame.at) <= SAME_TIME
                         && data.len() + next.payload.len() <= MAX_FRAME_PAYLOAD_BYTES
                 })
             }) {
@@ -194,6 +201,7 @@ impl Follower {
             self.ready.push_back(event(
                 &JobEvent::Output {
                     stream: frame.stream,
+                    at: frame.at,
                     data,
                 },
                 end,

@@ -121,6 +121,7 @@ mod tests {
                 name: ProfileName::default_profile(),
                 max_run_seconds: 3600,
                 max_start_within_seconds,
+                output_cap_bytes: None,
             }],
         }
     }

@@ -38,7 +38,7 @@ const MAX_PARTS: u32 = 1024;
 pub(super) async fn output(
     person: Person,
     JobPath(id): JobPath,
-    Query(OutputQuery { from }): Query<OutputQuery>,
+    Query(OutputQuery { from, .. }): Query<OutputQuery>,
 ) -> Result<Response, Refusal> {
     let app = person.app;
     let mut session = app.store.read().await?;

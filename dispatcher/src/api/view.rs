@@ -1,5 +1,6 @@
 //! A stored job as people see it.
 
+use invoke_protocol::environment::Environment;
 use invoke_protocol::job::{Job, JobFacts};
 use jiff::Timestamp;
 
@@ -16,6 +17,10 @@ pub(super) fn view(app: &App, job: &StoredJob, now: Timestamp) -> Job {
         cluster: job.cluster_name.clone(),
         profile: job.profile.clone(),
         command: job.command.clone(),
+        files: None,
+        environment: Environment::default(),
+        secrets: Vec::new(),
+        stdin: false,
         submitted_by: job.submitted_by.clone(),
         submitted: job.submitted_at,
         start_deadline: job.start_deadline,
@@ -24,6 +29,7 @@ pub(super) fn view(app: &App, job: &StoredJob, now: Timestamp) -> Job {
         pod: job.pod,
         retries: job.retries.count,
         log_bytes: job.log_bytes,
+        output_expired: None,
         version: job.version,
     };
     let shown = Job::new(

@@ -55,6 +55,7 @@ pub(super) async fn permit(
                 envelope,
                 start_within_seconds: left,
                 log_bytes,
+                secrets: None,
             }));
         }
         Ok(_) | Err(StateRefusal::TooLate) => PermitRefusal::TooLate,

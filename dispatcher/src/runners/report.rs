@@ -73,6 +73,14 @@ pub(super) async fn report(
         Report::CancelDelivered { pod } => {
             accepted(change(&runner, id, |_| Event::CancelDelivered { pod }).await?)?;
         }
+        Report::StartRefused { pod, reason } => {
+            let reason = shortened(&reason);
+            let event = |_: &StoredJob| Event::StartRefused {
+                pod,
+                reason: reason.clone(),
+            };
+            accepted(change(&runner, id, event).await?)?;
+        }
         Report::Recovered { pod, started } => {
             accepted(change(&runner, id, |_| Event::Recover { pod, started }).await?)?;
         }

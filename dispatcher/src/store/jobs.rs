@@ -492,6 +492,7 @@ pub(crate) mod tests {
             name: ProfileName::default_profile(),
             max_run_seconds: 3600,
             max_start_within_seconds: None,
+            output_cap_bytes: None,
         };
         let job = StoredJob {
             cluster_profiles: vec![profile],

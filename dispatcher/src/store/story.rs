@@ -139,6 +139,7 @@ pub(super) fn of_change(event: &Event, next: &JobState, retries: Retries) -> (St
         Event::Contact { .. } => (StepName::ContactBack, String::new()),
         // These end a job or change nothing.
         Event::Exit { .. }
+        | Event::StartRefused { .. }
         | Event::Reject { .. }
         | Event::StartDeadline { .. }
         | Event::GiveUp { .. } => (StepName::Ended, end(next)),

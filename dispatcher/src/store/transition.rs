@@ -398,6 +398,7 @@ const fn action(event: &Event) -> &'static str {
         Event::Cancel { .. } => "job.cancel",
         Event::CancelDelivered { .. } => "job.cancel_delivered",
         Event::Exit { .. } => "job.complete",
+        Event::StartRefused { .. } => "job.start_refused",
         Event::Reject { .. } => "job.reject",
         Event::PodFailed { .. } => "job.pod_failed",
         Event::Postpone => "job.postpone",

@@ -43,6 +43,7 @@ async fn a_job_runs_once_and_ends_once() {
     let Permit::Granted {
         envelope,
         start_within_seconds,
+        secrets: None,
         log_bytes,
     } = runner.permit(&job, winner).await
     else {

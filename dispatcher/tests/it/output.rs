@@ -215,6 +215,7 @@ fn printed(seen: &[Seen]) -> String {
         JobEvent::Output {
             stream: Stream::Stdout,
             data,
+            ..
         } => Some(data.clone()),
         _ => None,
     });

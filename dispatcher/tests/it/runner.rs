@@ -7,12 +7,13 @@ use invoke_protocol::api::JoinInvitation;
 use invoke_protocol::id::{ClusterId, JobId, PodUid, ProfileName, RunnerId};
 use invoke_protocol::job::Job;
 use invoke_protocol::output::{
-    EndCause, ExitRecord, ExitStatus, Frame, ResourceUsage, Stream, StreamSummary,
+    Discarded, EndCause, ExitRecord, ExitStatus, Frame, ResourceUsage, Stream, StreamSummary,
 };
 use invoke_protocol::runner::{
     self, Cancellation, Claim, ContactRequest, ContactResponse, Enrolment, Permit, ProfileSummary,
     TOKEN_AUDIENCE, TokenClaims,
 };
+use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -185,6 +186,7 @@ pub(crate) fn words() -> ContactRequest {
             name: ProfileName::default_profile(),
             max_run_seconds: 3600,
             max_start_within_seconds: None,
+            output_cap_bytes: None,
         }],
         clock: jiff::Timestamp::now(),
         cancelling: Vec::new(),
@@ -203,6 +205,7 @@ pub(crate) fn log(pieces: &[&[u8]]) -> Vec<u8> {
     for payload in pieces {
         Frame {
             stream: Stream::Stdout,
+            at: Timestamp::UNIX_EPOCH,
             payload,
         }
         .encode(&mut log);
@@ -219,6 +222,8 @@ pub(crate) fn exit(code: u8, log_bytes: u64) -> ExitRecord {
     ExitRecord {
         out_of_memory: false,
         incomplete: None,
+        discarded: Discarded::default(),
+        artifacts: None,
         status: ExitStatus::Exited(code),
         cause: EndCause::Itself,
         started_at: "2026-11-22T10:00:00Z".parse().unwrap(),

@@ -170,6 +170,7 @@ async fn cluster(store: &Store, name: &str) -> ClusterId {
 async fn speaks(store: &Store, cluster: ClusterId, at: Timestamp) {
     let profiles = [ProfileSummary {
         max_start_within_seconds: None,
+        output_cap_bytes: None,
         name: ProfileName::default_profile(),
         max_run_seconds: 3600,
     }];

@@ -111,6 +111,10 @@ pub enum ReasonCode {
     UnsupportedVersion,
     /// Its message was delivered again and again and never dealt with.
     PoisonMessage,
+    /// The attached files could not be fetched.
+    FilesUnavailable,
+    /// The attached files are not what was stated, or want to be where they must not.
+    FilesRefused,
     /// The pod ended and no exit record came.
     PodFailed,
     /// Memory ran out.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::output::{ResourceUsage, StreamSummary};
+use crate::output::{Discarded, ResourceUsage, StreamSummary};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -33,6 +33,8 @@ fn exit(status: ExitStatus, cause: EndCause) -> ExitRecord {
         usage: ResourceUsage::default(),
         out_of_memory: false,
         incomplete: None,
+        discarded: Discarded::default(),
+        artifacts: None,
     }
 }
 
@@ -56,6 +58,13 @@ fn ended(number: u128, status: ExitStatus, cause: EndCause) -> Event {
         pod: pod(number),
         exit: exit(status, cause),
         stored: 7,
+    }
+}
+
+fn refused(number: u128) -> Event {
+    Event::StartRefused {
+        pod: pod(number),
+        reason: Reason::new(ReasonCode::FilesRefused, "a link that leads out"),
     }
 }
 
@@ -304,6 +313,51 @@ fn one_silence_is_not_ended_by_another_ones_word() {
     assert_eq!(lost.on(node_back, at(7)), Ok(running()));
 }
 
+/// What the shim could not prepare for has not started, whatever the permit said; a cancel that came
+/// before is what it ends as, and a command that has ended cannot be denied.
+#[test]
+fn a_start_that_was_refused_never_was() {
+    let failed = running().on(refused(1), at(6)).unwrap();
+    assert_eq!(failed.name(), StateName::InfraFailed);
+    assert_eq!(failed.started(), Started::No);
+    assert_eq!(failed.clone().on(refused(1), at(7)), Ok(failed));
+    assert_eq!(running().on(refused(2), at(6)), Err(Refusal::OtherPod));
+    let cancelling = running().on(cancel(None), at(6)).unwrap();
+    let cancelled = cancelling.on(refused(1), at(7)).unwrap();
+    assert_eq!(
+        (cancelled.name(), cancelled.started()),
+        (StateName::Cancelled, Started::No)
+    );
+    let over = running()
+        .on(ended(1, ExitStatus::Exited(0), EndCause::Itself), at(6))
+        .unwrap();
+    assert_eq!(over.on(refused(1), at(7)), Err(Refusal::Contradiction));
+}
+
+/// What was thrown away on purpose is missing too, and says so.
+#[test]
+fn output_beyond_the_cap_is_missing() {
+    let Event::Exit { pod, exit, stored } = ended(1, ExitStatus::Exited(0), EndCause::Itself)
+    else {
+        unreachable!()
+    };
+    let discarded = Discarded {
+        stdout_bytes: 1,
+        stderr_bytes: 0,
+    };
+    let event = Event::Exit {
+        pod,
+        exit: ExitRecord { discarded, ..exit },
+        stored,
+    };
+    let over = running().on(event, at(6)).unwrap();
+    assert_eq!(over.name(), StateName::Succeeded);
+    assert_eq!(
+        over.output_complete(),
+        Some(OutputComplete::No(IncompleteReason::Cap))
+    );
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let pods = 1..3_u128;
     prop_oneof![
@@ -334,6 +388,7 @@ fn any_event() -> impl Strategy<Value = Event> {
                 cause
             )),
         Just(Event::Reject { reason: reason() }),
+        pods.clone().prop_map(refused),
         (prop::option::of(pods), any::<bool>(), 0..7_u32).prop_map(|(number, passing, count)| {
             Event::PodFailed {
                 pod: number.map(pod),
@@ -361,7 +416,9 @@ proptest! {
     fn the_promises_hold_for_every_history(events in prop::collection::vec((any_event(), 0..200_i64), 0..40)) {
         let mut state = JobState::Queued;
         let mut holder = None;
+        let mut has_refused = false;
         for (event, second) in events {
+            let is_refusal = matches!(event, Event::StartRefused { .. });
             let asked = match &event { Event::Permit { pod, .. } | Event::Recover { pod, .. } => Some(*pod), _ => None };
             let before = state.clone();
             let Ok(after) = state.clone().on(event, at(second)) else { continue };
@@ -372,10 +429,9 @@ proptest! {
             prop_assert!(after.is_terminal() == after.output_complete().is_some());
             prop_assert!(after.is_terminal() == after.ended_at().is_some());
             prop_assert!(!after.is_terminal() || after.reason().is_some(), "an end without a reason");
-            prop_assert!(holder.is_none() || after.started() != Started::No, "started, and put back to before the start");
-            if after.is_terminal() && after.started() == Started::No {
-                prop_assert!(holder.is_none(), "permitted, yet said never to have started");
-            }
+            has_refused |= is_refusal;
+            let may_deny = holder.is_none() || has_refused && after.is_terminal();
+            prop_assert!(may_deny || after.started() != Started::No, "permitted, yet said never to have started");
             if after.name() == StateName::Succeeded {
                 prop_assert!(after.exit_record().is_some_and(|exit| exit.status == ExitStatus::Exited(0)));
             }
@@ -441,6 +497,7 @@ impl Model {
             }
             Event::CancelDelivered { .. }
             | Event::Exit { .. }
+            | Event::StartRefused { .. }
             | Event::Silence { .. }
             | Event::Contact { .. }
             | Event::GiveUp { .. } => return None,
@@ -465,6 +522,10 @@ impl Model {
             Event::PodFailed { pod: Some(pod), .. } if *pod == holder => {
                 Self::Over(StateName::Lost)
             }
+            Event::StartRefused { pod, .. } if *pod == holder => Self::Over(match cancelling {
+                true => StateName::Cancelled,
+                false => StateName::InfraFailed,
+            }),
             Event::Exit { pod, exit, .. } if *pod == holder => Self::Over(match exit.cause {
                 EndCause::Itself if exit.status == ExitStatus::Exited(0) => StateName::Succeeded,
                 EndCause::Itself => StateName::Failed,
@@ -482,7 +543,7 @@ impl Model {
             Event::Cancel { .. } => name == StateName::Cancelled,
             Event::Reject { .. } => name == StateName::Rejected,
             Event::StartDeadline { .. } => name == StateName::Expired,
-            Event::PodFailed { .. } => name == StateName::InfraFailed,
+            Event::PodFailed { .. } | Event::StartRefused { .. } => name == StateName::InfraFailed,
             Event::GiveUp { .. } => name == StateName::Lost,
             _ => false,
         };
@@ -516,13 +577,17 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     /// The machine does what the model says, and refuses what the model refuses. One thing the model does
-    /// not know: the very same exit record again, which is no event at all.
+    /// not know: the very same word of a shim again, which is no event at all.
     #[test]
     fn the_machine_is_the_model(events in prop::collection::vec((any_event(), 0..200_i64), 0..30)) {
         let mut state = JobState::Queued;
         let mut model = Model::Before;
         for (event, second) in events {
-            let is_repeated_end = matches!(&event, Event::Exit { exit, .. } if state.is_terminal() && state.exit_record() == Some(exit));
+            let is_repeated_end = match (&event, &state) {
+                (Event::Exit { exit, .. }, over) => over.is_terminal() && over.exit_record() == Some(exit),
+                (Event::StartRefused { .. }, JobState::Cancelled { exit: None, .. }) => true,
+                _ => false,
+            };
             if is_repeated_end {
                 prop_assert_eq!(state.clone().on(event, at(second)), Ok(state.clone()));
                 continue;

@@ -6,7 +6,9 @@ use std::pin::pin;
 use std::process::Child;
 use std::time::Instant;
 
-use invoke_protocol::output::{EndCause, ExitRecord, ExitStatus, IncompleteReason, Stream};
+use invoke_protocol::output::{
+    Discarded, EndCause, ExitRecord, ExitStatus, IncompleteReason, Stream,
+};
 use invoke_protocol::shim::Assignment;
 use jiff::Timestamp;
 use tokio::net::unix::pipe::Receiver;
@@ -90,6 +92,8 @@ impl Ending {
                 OutputRead::Whole => None,
                 OutputRead::Abandoned => Some(IncompleteReason::StorageFull),
             },
+            discarded: Discarded::default(),
+            artifacts: None,
         })
     }
 }

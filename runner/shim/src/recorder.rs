@@ -4,7 +4,10 @@ use std::io;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use invoke_protocol::output::{Frame, MAX_FRAME_PAYLOAD_BYTES, Stream, StreamSummary};
+use invoke_protocol::output::{
+    FRAME_HEADER_BYTES, Frame, MAX_FRAME_PAYLOAD_BYTES, Stream, StreamSummary,
+};
+use jiff::Timestamp;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
 
@@ -101,8 +104,13 @@ impl Recorder {
             Stream::Stdout => self.stdout.add(payload),
             Stream::Stderr => self.stderr.add(payload),
         }
-        let mut frame = Vec::with_capacity(payload.len() + 8);
-        Frame { stream, payload }.encode(&mut frame);
+        let mut frame = Vec::with_capacity(FRAME_HEADER_BYTES + payload.len());
+        Frame {
+            stream,
+            at: Timestamp::now(),
+            payload,
+        }
+        .encode(&mut frame);
         self.log_bytes += frame.len() as u64;
         let mut said = false;
         while let Err(error) = self.writer.append(&frame) {

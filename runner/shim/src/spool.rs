@@ -117,7 +117,8 @@ fn whole_frames(log: &[u8]) -> io::Result<usize> {
 mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
-    use invoke_protocol::output::{MAX_FRAME_PAYLOAD_BYTES, Stream, frames};
+    use invoke_protocol::output::{FRAME_HEADER_BYTES, MAX_FRAME_PAYLOAD_BYTES, Stream, frames};
+    use jiff::Timestamp;
 
     use super::*;
 
@@ -125,6 +126,7 @@ mod tests {
         let mut log = Vec::new();
         Frame {
             stream: Stream::Stdout,
+            at: Timestamp::UNIX_EPOCH,
             payload,
         }
         .encode(&mut log);
@@ -183,7 +185,10 @@ mod tests {
         assert!(!reader.holds(0) && reader.holds(writer.position()));
         writer.append(&frame(b"more")).unwrap();
         let last = reader
-            .chunk(writer.position() - 9, writer.position())
+            .chunk(
+                writer.position() - (FRAME_HEADER_BYTES + 4) as u64,
+                writer.position(),
+            )
             .unwrap();
         assert_eq!(last, frame(b"more"));
     }

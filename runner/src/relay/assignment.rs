@@ -5,6 +5,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use invoke_protocol::envelope::{Envelope, OrderV1};
+use invoke_protocol::environment::SecretEnvironment;
+use invoke_protocol::output::DEFAULT_OUTPUT_CAP_BYTES;
 use invoke_protocol::runner::{Permit, PermitRefusal, PermitRequest, Report};
 use invoke_protocol::shim::Assignment;
 use invoke_protocol::state::{Reason, ReasonCode};
@@ -35,6 +37,7 @@ pub(super) async fn post(
             envelope,
             start_within_seconds,
             log_bytes: 0,
+            secrets: _,
         } => {
             invoke_hooks::point("runner.after-permit");
             let order = verified(&relay, &pod, &envelope)?;
@@ -127,6 +130,10 @@ fn assignment(
         start_within_seconds,
         grace_seconds: GRACE_SECONDS,
         drain_seconds: profile.drain_seconds,
+        files: order.files,
+        secrets: SecretEnvironment::default(),
+        stdin: order.stdin,
+        output_cap_bytes: DEFAULT_OUTPUT_CAP_BYTES,
     })
 }
 

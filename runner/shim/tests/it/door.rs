@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use invoke_protocol::output::{ExitRecord, Stream, frames};
+use invoke_protocol::output::{ExitRecord, FRAME_HEADER_BYTES, Stream, frames};
 use invoke_protocol::runner::OutputAck;
 use invoke_protocol::shim::{
     ASSIGNMENT, Assignment, CANCELLING, EXIT, ORDERS, OUTPUT, Orders, OrdersQuery,
@@ -255,7 +255,7 @@ async fn output(
 fn whole_frames(log: &[u8], limit: usize) -> usize {
     let mut end = 0;
     for frame in frames(log) {
-        end += frame.unwrap().payload.len() + 5;
+        end += FRAME_HEADER_BYTES + frame.unwrap().payload.len();
         if end >= limit {
             break;
         }

@@ -5,7 +5,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use invoke_protocol::command::Command;
-use invoke_protocol::output::ExitRecord;
+use invoke_protocol::environment::SecretEnvironment;
+use invoke_protocol::output::{DEFAULT_OUTPUT_CAP_BYTES, ExitRecord};
 use invoke_protocol::shim::Assignment;
 use invoke_shim::config::Config;
 use nix::sys::signal::{Signal, kill};
@@ -30,6 +31,10 @@ pub(crate) fn assignment(command: Command) -> Assignment {
         run_timeout_seconds: 60,
         grace_seconds: 10,
         drain_seconds: 0,
+        files: None,
+        secrets: SecretEnvironment::default(),
+        stdin: false,
+        output_cap_bytes: DEFAULT_OUTPUT_CAP_BYTES,
     }
 }
 
