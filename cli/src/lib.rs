@@ -3,7 +3,8 @@
 //! The modules are listed in the order of a run: the command line is read ([`args`], [`command_line`]),
 //! [`settings`] say whom to ask, a subcommand ([`commands`]) makes calls ([`client`]), a job is submitted
 //! ([`submission`]) and followed ([`follow`]) while [`interrupt`]s are caught and [`notices`] given; its
-//! [`output`] is printed and verified, and its [`verdict`] becomes the [`exit`] code.
+//! [`output`] is printed, through [`terminal`] if that is one, and verified, and its [`verdict`] becomes
+//! the [`exit`] code.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ pub mod interrupt;
 pub mod follow;
 pub mod notices;
 pub mod output;
+pub mod terminal;
 pub mod document;
 pub mod verdict;
 pub mod story;
