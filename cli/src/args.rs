@@ -146,6 +146,12 @@ pub struct PrintingArgs {
         hide_possible_values = true
     )]
     pub output: Format,
+
+    /// Let a terminal obey the command's escape codes; else they are shown
+    ///
+    /// Colours are obeyed in any case. Into a pipe or a file the command's bytes go as they are, always.
+    #[arg(long, global = true)]
+    pub raw: bool,
 }
 
 /// How to print.

@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 
-use crate::args::{Args, Format, Verb};
+use crate::args::{Args, Format, PrintingArgs, Verb};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::output::Output;
 use crate::printer::Printer;
 use crate::settings::{Places, Settings};
 
@@ -26,10 +27,22 @@ pub struct Session<'a> {
     pub settings: Settings,
     /// How to print results.
     pub format: Format,
+    /// Whether a terminal obeys the command's escape codes.
+    pub raw: bool,
     /// Where to print them.
     pub printer: &'a Printer,
     /// When the program was started, by this machine's clock.
     pub now: Timestamp,
+}
+
+impl<'a> Session<'a> {
+    /// What takes the output of a job: for a document memory, and else our own streams.
+    fn output(&self) -> Output<'a> {
+        match self.format {
+            Format::Text => Output::to_streams(self.printer, self.raw),
+            Format::Json => Output::to_memory(),
+        }
+    }
 }
 
 /// Does what the arguments say.
@@ -42,7 +55,10 @@ pub async fn dispatch(
     printer: &Printer,
     now: Timestamp,
 ) -> Result<Exit, Failure> {
-    let format = args.printing.output;
+    let PrintingArgs {
+        output: format,
+        raw,
+    } = args.printing;
     if matches!(args.verb, Some(Verb::Version)) {
         return version::version(format, printer);
     }
@@ -63,6 +79,7 @@ pub async fn dispatch(
         client,
         settings,
         format,
+        raw,
         printer,
         now,
     };

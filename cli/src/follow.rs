@@ -112,6 +112,7 @@ impl<'a> Follow<'a> {
             };
             let error = match pass {
                 Ok(Pass::Over(job)) => {
+                    self.output.end().await?;
                     self.output.verify(&job)?;
                     return Ok((*job, self.output));
                 }
@@ -143,11 +144,13 @@ impl<'a> Follow<'a> {
     pub async fn so_far(mut self) -> Result<(Job, Output<'a>), Error> {
         loop {
             match self.poll(JobEnd::DoNotAwait).await {
-                Ok(job) if job.state.is_terminal() => {
-                    self.output.verify(&job)?;
+                Ok(job) => {
+                    self.output.end().await?;
+                    if job.state.is_terminal() {
+                        self.output.verify(&job)?;
+                    }
                     return Ok((*job, self.output));
                 }
-                Ok(job) => return Ok((*job, self.output)),
                 Err(Error::Client(error)) if self.is_outage(&error) => self.pause(error, 0).await?,
                 Err(error) => return Err(error),
             }

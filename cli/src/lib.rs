@@ -42,11 +42,13 @@ pub fn main(line: &[OsString]) -> ExitCode {
         Ok(args) => perform(args, line, &printer),
         Err(stop) => explain(stop, &printer),
     };
-    exit.unwrap_or_else(|failure| {
+    let exit = exit.unwrap_or_else(|failure| {
         printer.fail(&failure);
         failure.exit
-    })
-    .into()
+    });
+    // Whichever way it ended: the shell's prompt is not to be in the command's colours.
+    printer.end_colours();
+    exit.into()
 }
 
 fn perform(args: Args, line: &[OsString], printer: &Printer) -> Result<Exit, Failure> {

@@ -2,15 +2,17 @@
 //!
 //! Output arrives in pieces with positions. Each piece is taken exactly once: one that was taken
 //! before is passed over, one that leaves a gap is refused. What was taken is counted and digested per
-//! stream, and at the end compared with what the shim, which read the pipes, says that it was.
+//! stream, and at the end compared with what the shim, which read the pipes, says that it was. All of
+//! that is about the command's own bytes, whatever a terminal is shown of them.
 
-use std::io::{self, Write};
+use std::io;
 
 use aws_lc_rs::digest;
 use invoke_protocol::job::{Completeness, Job};
 use invoke_protocol::output::{FRAME_HEADER_BYTES, Stream, StreamSummary, frames};
 
-use crate::printer::{self, Printer};
+use crate::printer::{self, Printer, write_and_flush};
+use crate::terminal::Sanitiser;
 
 /// Takes the output of one job.
 pub struct Output<'a> {
@@ -21,10 +23,22 @@ pub struct Output<'a> {
 }
 
 enum Destination<'a> {
-    /// Byte for byte to our own streams, as it comes.
-    Streams(&'a Printer),
+    /// To our own streams, as it comes.
+    Streams {
+        printer: &'a Printer,
+        stdout: Door,
+        stderr: Door,
+    },
     /// Into memory, for one document at the end.
     Memory { stdout: Vec<u8>, stderr: Vec<u8> },
+}
+
+/// What leads to a stream of our own.
+enum Door {
+    /// As they are: a pipe, a file, or a terminal that is to obey.
+    Bytes,
+    /// Made visible: a terminal.
+    Visible(Sanitiser),
 }
 
 struct Tally {
@@ -58,10 +72,15 @@ pub enum Error {
 }
 
 impl<'a> Output<'a> {
-    /// Prints as it comes.
+    /// Prints as it comes: byte for byte, but where it comes to a terminal only what is harmless there.
+    /// `raw` lets also a terminal have every byte.
     #[must_use]
-    pub fn to_streams(printer: &'a Printer) -> Self {
-        Self::new(Destination::Streams(printer))
+    pub fn to_streams(printer: &'a Printer, raw: bool) -> Self {
+        Self::new(Destination::Streams {
+            printer,
+            stdout: Door::of(printer.prints_to_terminal() && !raw),
+            stderr: Door::of(printer.is_interactive() && !raw),
+        })
     }
 
     /// Keeps it for a document.
@@ -127,9 +146,21 @@ impl<'a> Output<'a> {
 
     async fn write(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Error> {
         match (&mut self.destination, stream) {
-            (Destination::Streams(printer), stream) => {
+            (
+                Destination::Streams {
+                    printer,
+                    stdout,
+                    stderr,
+                },
+                stream,
+            ) => {
                 printer.clear_status();
-                write_now(stream, bytes.to_vec()).await?;
+                let shown = match stream {
+                    Stream::Stdout => stdout.show(bytes),
+                    Stream::Stderr => stderr.show(bytes),
+                };
+                printer.leave_colours(stdout.is_coloured() || stderr.is_coloured());
+                write_now(stream, shown).await?;
             }
             (Destination::Memory { stdout, .. }, Stream::Stdout) => stdout.extend_from_slice(bytes),
             (Destination::Memory { stderr, .. }, Stream::Stderr) => stderr.extend_from_slice(bytes),
@@ -137,6 +168,28 @@ impl<'a> Output<'a> {
         match stream {
             Stream::Stdout => self.stdout.add(bytes),
             Stream::Stderr => self.stderr.add(bytes),
+        }
+        Ok(())
+    }
+
+    /// Prints what had to wait for the bytes that follow it, where no more will.
+    ///
+    /// # Errors
+    /// [`Error::Print`].
+    pub async fn end(&mut self) -> Result<(), Error> {
+        if let Destination::Streams {
+            printer,
+            stdout,
+            stderr,
+        } = &mut self.destination
+        {
+            for (stream, door) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
+                let shown = door.end();
+                if !shown.is_empty() {
+                    write_now(stream, shown).await?;
+                }
+            }
+            printer.leave_colours(false);
         }
         Ok(())
     }
@@ -164,8 +217,38 @@ impl<'a> Output<'a> {
     #[must_use]
     pub fn into_memory(self) -> (Vec<u8>, Vec<u8>) {
         match self.destination {
-            Destination::Streams(_) => (Vec::new(), Vec::new()),
+            Destination::Streams { .. } => (Vec::new(), Vec::new()),
             Destination::Memory { stdout, stderr } => (stdout, stderr),
+        }
+    }
+}
+
+impl Door {
+    fn of(is_guarded: bool) -> Self {
+        match is_guarded {
+            true => Self::Visible(Sanitiser::default()),
+            false => Self::Bytes,
+        }
+    }
+
+    fn show(&mut self, bytes: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Bytes => bytes.to_vec(),
+            Self::Visible(sanitiser) => sanitiser.show(bytes).into_bytes(),
+        }
+    }
+
+    fn end(&mut self) -> Vec<u8> {
+        match self {
+            Self::Bytes => Vec::new(),
+            Self::Visible(sanitiser) => sanitiser.end().into_bytes(),
+        }
+    }
+
+    const fn is_coloured(&self) -> bool {
+        match self {
+            Self::Bytes => false,
+            Self::Visible(sanitiser) => sanitiser.is_coloured(),
         }
     }
 }
@@ -221,11 +304,6 @@ async fn write_now(stream: Stream, bytes: Vec<u8>) -> Result<(), Error> {
         .await
         .unwrap_or_else(|panic| Err(io::Error::other(panic)));
     Ok(written.map_err(|source| printer::Error::of(name, source))?)
-}
-
-fn write_and_flush(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-    to.write_all(bytes)?;
-    to.flush()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,20 +1,26 @@
 //! Where words go: what was asked for to stdout, our own words to stderr, each line of those prefixed.
 //!
 //! Everything that another machine said is [`neutral`] before it is shown: a name, a reason or a
-//! command must not move the cursor, retitle the window or forge a line.
+//! command must not move the cursor, retitle the window or forge a line. Whoever puts such a text into
+//! a line makes it neutral there, because a line end in it is to be seen; what was forgotten loses
+//! everything but its line ends here, before it comes to a terminal. There is no way around that:
+//! `--raw` is about the command's own bytes.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::terminal::{NO_COLOURS, is_active, push_visible};
 
 /// Writes to the standard streams of the process.
 #[derive(Debug)]
 pub struct Printer {
     interactive: bool,
     status_shown: AtomicBool,
+    colours_left: AtomicBool,
 }
 
 /// Why something was not printed.
@@ -51,6 +57,7 @@ impl Printer {
         Self {
             interactive: io::stderr().is_terminal(),
             status_shown: AtomicBool::new(false),
+            colours_left: AtomicBool::new(false),
         }
     }
 
@@ -78,21 +85,28 @@ impl Printer {
     /// [`Error`] if nobody reads it, or the disk behind it is full.
     pub fn print(&self, text: &str) -> Result<(), Error> {
         self.clear_status();
-        let mut stdout = io::stdout().lock();
-        let written = stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush());
+        let harmless;
+        let text = match self.prints_to_terminal() {
+            true => {
+                harmless = neutral_lines(text);
+                &harmless
+            }
+            // A file of values, for example: as it is to be read.
+            false => text,
+        };
+        let written = write_and_flush(&mut io::stdout().lock(), text.as_bytes());
         written.map_err(|source| Error::of("stdout", source))
     }
 
-    /// Prints one JSON document.
+    /// Prints one JSON document, whose strings have for everything that a terminal would obey the
+    /// escapes of JSON: the same document to every reader.
     ///
     /// # Errors
     /// As [`Printer::print`].
     pub fn print_json(&self, document: &impl Serialize) -> Result<(), Error> {
         let text = serde_json::to_string_pretty(document)
             .map_err(|error| Error::of("stdout", error.into()))?;
-        self.print(&format!("{text}\n"))
+        self.print(&format!("{}\n", escaped_json(&text)))
     }
 
     /// Says one line of our own. Nothing is lost if nobody hears it, so nothing fails.
@@ -101,10 +115,10 @@ impl Printer {
         self.write_words(&format!("invoke: {}\n", neutral(line)));
     }
 
-    /// Says lines as they are: a usage page, or commands to copy.
+    /// Says lines without our name before them: a usage page, or commands to copy.
     pub fn show(&self, lines: &str) {
         self.clear_status();
-        self.write_words(lines);
+        self.write_words(&neutral_lines(lines));
     }
 
     /// Asks, and leaves the cursor behind the question.
@@ -130,6 +144,22 @@ impl Printer {
         }
     }
 
+    /// Notes whether the command's output has left colours on, that our words are not to be in.
+    pub(crate) fn leave_colours(&self, left: bool) {
+        self.colours_left.store(left, Ordering::Relaxed);
+    }
+
+    /// Ends the colours that the command's output has left on, if any.
+    pub fn end_colours(&self) {
+        if self.colours_left.swap(false, Ordering::Relaxed) {
+            // They are on a terminal: if not behind this stream, then behind the other.
+            let _ = match self.interactive {
+                true => write_and_flush(&mut io::stderr().lock(), NO_COLOURS.as_bytes()),
+                false => write_and_flush(&mut io::stdout().lock(), NO_COLOURS.as_bytes()),
+            };
+        }
+    }
+
     /// Says why the program ends.
     pub fn fail(&self, failure: &Failure) {
         if let Some(message) = &failure.message {
@@ -141,6 +171,9 @@ impl Printer {
     }
 
     fn write_words(&self, words: &str) {
+        if self.interactive {
+            self.end_colours();
+        }
         let _ = io::stderr().lock().write_all(words.as_bytes());
     }
 
@@ -152,8 +185,14 @@ impl Printer {
     }
 }
 
-/// Text from elsewhere on one line, with everything escaped that a terminal would obey: control
-/// characters, and the marks that turn the reading direction (Unicode TR36, 3.3).
+/// Writes, and lets nothing wait in a buffer.
+pub(crate) fn write_and_flush(to: &mut impl io::Write, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes)?;
+    to.flush()
+}
+
+/// Text from elsewhere on one line, with everything made visible that a terminal would obey or not
+/// show, line ends and tabs too.
 #[must_use]
 pub fn neutral(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -161,21 +200,38 @@ pub fn neutral(text: &str) -> String {
         match character {
             '\n' => shown.push_str("\\n"),
             '\t' => shown.push_str("\\t"),
-            '\r' => shown.push_str("\\r"),
-            obeyed if is_obeyed(obeyed) => shown.extend(obeyed.escape_unicode()),
-            harmless => shown.push(harmless),
+            other => push_visible(other, &mut shown),
         }
     }
     shown
 }
 
-fn is_obeyed(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{2028}' | '\u{2029}'
-        )
-        || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// The same for a text that has lines.
+fn neutral_lines(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => shown.push(character),
+            other => push_visible(other, &mut shown),
+        }
+    }
+    shown
+}
+
+/// A JSON text that means the same, without a character that acts. Those stand in strings only: what
+/// is between them are signs, letters, blanks and line ends.
+fn escaped_json(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character == '\n' || !is_active(character) {
+            shown.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
+        }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -188,8 +244,21 @@ mod tests {
             neutral("kubectl get ns 'ä' 日本"),
             "kubectl get ns 'ä' 日本"
         );
-        assert_eq!(neutral("a\nb\tc\r"), "a\\nb\\tc\\r");
-        assert_eq!(neutral("\x1b]0;title\x07"), "\\u{1b}]0;title\\u{7}");
-        assert_eq!(neutral("\u{9b}2J \u{202e}txt"), "\\u{9b}2J \\u{202e}txt");
+        assert_eq!(neutral("a\nb\tc\r"), "a\\nb\\tc^M");
+        assert_eq!(neutral("\x1b]0;title\x07"), "^[]0;title^G");
+        assert_eq!(neutral("\x1b[31mred"), "^[[31mred");
+        assert_eq!(neutral("\u{9b}2J \u{202e}txt"), "<U+009B>2J <U+202E>txt");
+        assert_eq!(neutral_lines("a\n\tb\r\n\x1b[2J"), "a\n\tb^M\n^[[2J");
+    }
+
+    #[test]
+    fn a_document_means_the_same_and_does_nothing() {
+        let text = "ä\n\t\x1b[2J\u{7f}\u{9b}2J\u{202e}\u{e0041}\"\\";
+        let json = escaped_json(&serde_json::to_string_pretty(&[text]).unwrap());
+        assert_eq!(
+            json,
+            "[\n  \"ä\\n\\t\\u001b[2J\\u007f\\u009b2J\\u202e\\udb40\\udc41\\\"\\\\\"\n]"
+        );
+        assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), [text]);
     }
 }

@@ -9,7 +9,6 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::follow::Follow;
 use crate::notices::Notices;
-use crate::output::Output;
 
 /// Prints the output of a job so far. Following, it goes on to the end, and exits as the command did.
 ///
@@ -24,10 +23,9 @@ pub async fn logs(id: JobId, to_end: bool, session: &Session<'_>) -> Result<Exit
     if to_end {
         return follow(id, None, catch(session)?, session).await;
     }
-    let output = Output::to_streams(session.printer);
     let notices = Notices::new(session.printer);
     let patience = following_patience(session);
-    Follow::new(&session.client, id, output, notices, patience)
+    Follow::new(&session.client, id, session.output(), notices, patience)
         .so_far()
         .await?;
     Ok(Exit::SUCCESS)

@@ -4,12 +4,10 @@ use invoke_protocol::id::JobId;
 
 use super::Session;
 use super::run::{finish, following_patience};
-use crate::args::Format;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::follow::Follow;
 use crate::notices::Notices;
-use crate::output::Output;
 use invoke_protocol::api::JobQuery;
 
 /// Prints the stored output of a job that is over, and exits with its command's code.
@@ -24,15 +22,11 @@ pub async fn result(id: JobId, session: &Session<'_>) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::DETACHED, message)
             .with_hint(format!("`invoke logs -f {id}` follows it to its end")));
     }
-    let output = match session.format {
-        Format::Text => Output::to_streams(session.printer),
-        Format::Json => Output::to_memory(),
-    };
     let notices = Notices::new(session.printer);
     let follow = Follow::new(
         &session.client,
         id,
-        output,
+        session.output(),
         notices,
         following_patience(session),
     );

@@ -115,15 +115,17 @@ pub(super) async fn follow(
     let Session {
         client, printer, ..
     } = session;
-    let output = match session.format {
-        Format::Text => Output::to_streams(printer),
-        Format::Json => Output::to_memory(),
-    };
     let mut notices = Notices::new(printer);
     if let Some(job) = known {
         notices.observe(job);
     }
-    let follow = Follow::new(client, id, output, notices, following_patience(session));
+    let follow = Follow::new(
+        client,
+        id,
+        session.output(),
+        notices,
+        following_patience(session),
+    );
     match interrupts.following(client, id, follow.to_end()).await {
         Ok(Ok((job, output))) => finish(job, output, session),
         // Only a job of ours is worth a word more: `logs -f` was given the id.

@@ -60,9 +60,9 @@ fn clusters_are_listed() {
     assert_snapshot!(bed.transcript(&["clusters"]), @r"
     exit: 0
     --- stdout
-    NAME     STATE             RUNNER           LAST CONTACT   PROFILES
-    demo     connected         0.1.0\u{1b}[2J   3s             default,deploy
-    edge-7   never connected   -                -              -
+    NAME     STATE             RUNNER       LAST CONTACT   PROFILES
+    demo     connected         0.1.0^[[2J   3s             default,deploy
+    edge-7   never connected   -            -              -
     ");
 }
 

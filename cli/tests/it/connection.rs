@@ -183,7 +183,7 @@ fn words_of_others_are_shown_harmless() {
     assert_snapshot!(bed.transcript(&["ls"]), @r"
     exit: 242
     --- stderr
-    invoke: no\ninvoke: all is well\u{1b}[2J
+    invoke: no\ninvoke: all is well^[[2J
     ");
 }
 

@@ -120,7 +120,7 @@ fn jobs_are_listed_one_to_a_line() {
     exit: 0
     --- stdout
     ID                                     CLUSTER   PROFILE   STATE     EXIT   AGE    COMMAND
-    0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10   demo      default   queued    -      [AGE]   printf 'a\nb\u{1b}[2J' # xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
+    0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10   demo      default   queued    -      [AGE]   printf 'a\nb^[[2J' # xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
     0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10   demo      default   running   -      [AGE]   kubectl get pods
     0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10   demo      default   failed    1      [AGE]   kubectl get pods
     ");

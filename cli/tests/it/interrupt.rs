@@ -1,7 +1,7 @@
 //! Signals end the program, not the job.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::process::Child;
 use std::time::Duration;
 
 use insta::assert_snapshot;
@@ -13,6 +13,7 @@ use crate::fixtures::{
     ID, Printed, end_event, ended, job_event, queued, route, running, whole_stream,
 };
 use crate::program::{Bed, signal, spawn, transcript};
+use crate::pty::Terminal;
 use crate::stub::{Answer, Piece};
 
 /// A command that prints a line and then runs on.
@@ -82,61 +83,6 @@ fn a_signal_while_submitting_waits_for_the_answer() {
     ");
 }
 
-/// The program in a pseudo-terminal, as `script` makes one, and what a person types.
-struct Terminal {
-    child: Child,
-    screen: BufReader<std::process::ChildStdout>,
-}
-
-impl Terminal {
-    fn open(bed: &Bed) -> Self {
-        let invoke = bed.invoke(&[]);
-        let line = format!("exec {} sleep", invoke.get_program().to_string_lossy());
-        let mut command = Command::new("script");
-        command.args(["-q", "-e", "-c", &line, "/dev/null"]);
-        command.env_clear().envs(
-            invoke
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
-        command.env("PATH", "/usr/bin:/bin").env("SHELL", "/bin/sh");
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let screen = BufReader::new(child.stdout.take().unwrap());
-        Self { child, screen }
-    }
-
-    fn type_keys(&mut self, keys: &[u8]) {
-        let stdin = self.child.stdin.as_mut().unwrap();
-        stdin.write_all(keys).unwrap();
-        stdin.flush().unwrap();
-    }
-
-    /// Reads until something stands on the screen.
-    fn await_text(&mut self, text: &str) {
-        let mut shown = Vec::new();
-        while !String::from_utf8_lossy(&shown).contains(text) {
-            let mut byte = [0];
-            assert_eq!(
-                self.screen.read(&mut byte).unwrap(),
-                1,
-                "{}",
-                String::from_utf8_lossy(&shown)
-            );
-            shown.push(byte[0]);
-        }
-    }
-
-    fn end(mut self) -> (Option<i32>, String) {
-        let mut rest = String::new();
-        self.screen.read_to_string(&mut rest).unwrap();
-        (self.child.wait().unwrap().code(), rest)
-    }
-}
-
 const CTRL_C: &[u8] = b"\x03";
 
 /// A person sees what a job waits for after a second, on a line that is gone when output comes.
@@ -152,7 +98,7 @@ fn on_a_terminal_a_wait_is_shown_and_taken_away() {
     pieces.extend(whole_stream(0, &Printed::nothing().out("pods\n")));
     bed.stub
         .on(&route("GET", "/events"), vec![Answer::events(pieces)]);
-    let (code, screen) = Terminal::open(&bed).end();
+    let (code, screen) = Terminal::open(&bed, "sleep").end();
     assert_eq!(code, Some(0));
     assert_eq!(
         screen,
@@ -163,7 +109,7 @@ fn on_a_terminal_a_wait_is_shown_and_taken_away() {
 #[test]
 fn on_a_terminal_ctrl_c_asks() {
     let bed = endless();
-    let mut terminal = Terminal::open(&bed);
+    let mut terminal = Terminal::open(&bed, "sleep");
     terminal.await_text("begun");
     terminal.type_keys(CTRL_C);
     terminal.await_text("detach (d), cancel the job (c) or go on (Enter)?");
@@ -198,7 +144,7 @@ fn on_a_terminal_ctrl_c_twice_cancels() {
         &route("POST", "/cancel"),
         vec![Answer::json(202, &running())],
     );
-    let mut terminal = Terminal::open(&bed);
+    let mut terminal = Terminal::open(&bed, "sleep");
     terminal.await_text("begun");
     terminal.type_keys(CTRL_C);
     terminal.await_text("(Enter)?");
