@@ -3,6 +3,7 @@
 pub mod document;
 pub mod public;
 pub(crate) mod path;
+mod range;
 mod cluster_choice;
 mod view;
 pub mod turns;

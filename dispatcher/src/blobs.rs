@@ -1,6 +1,6 @@
-//! What is too large for the store: the parts of output logs, as immutable numbered blobs.
+//! What is too large for the store: the parts of output logs and of uploads, as immutable numbered blobs.
 //!
-//! A blob is durable when [`Blobs::put_output`] returns: object stores promise it, and the local folder
+//! A blob is durable when [`Blobs::put`] returns: object stores promise it, and the local folder
 //! is told to sync file and folder.
 //!
 //! **A full disk passes, a broken one does not.** What finds no room may be sent again when there is. But
@@ -64,6 +64,9 @@ pub enum Error {
     /// The store did not give it.
     #[error("cannot read blob {0}")]
     Get(String, #[source] object_store::Error),
+    /// The store did not remove it.
+    #[error("cannot remove blob {0}")]
+    Delete(String, #[source] object_store::Error),
 }
 
 impl Blobs {
@@ -81,7 +84,9 @@ impl Blobs {
         // Without fsync a power failure takes back what we said was stored.
         let store = LocalFileSystem::new_with_prefix(folder)
             .map_err(|error| Error::Open(name, error))?
-            .with_fsync(true);
+            .with_fsync(true)
+            // A folder goes with the last blob in it.
+            .with_automatic_cleanup(true);
         Ok(Self::over(Arc::new(store)))
     }
 
@@ -120,12 +125,27 @@ impl Blobs {
         !self.condition.broken.load(Ordering::SeqCst)
     }
 
-    /// Stores a part of a job's output log that begins at `from`, and answers how long the blob is.
+    /// Stores a part of a job's output log that begins at `from`, and answers its key and how long the blob is.
+    ///
+    /// # Errors
+    /// As [`Blobs::put`].
+    pub async fn put_output(
+        &self,
+        job: JobId,
+        from: u64,
+        log: Bytes,
+    ) -> Result<(String, u64), Error> {
+        let key = output_key(job, from);
+        let length = self.put(&key, log).await?;
+        Ok((key, length))
+    }
+
+    /// Stores a blob, and answers how long it is.
     ///
     /// A blob that exists is kept as it is: its writer crashed before it could write the row, or is
-    /// about to. It holds bytes of the same log from the same position, since it was uploaded for the
-    /// one pod that holds the permit, and only its length may differ from ours, because a resumed
-    /// upload cuts the log elsewhere. So what the caller must record is *its* length, not ours.
+    /// about to. It holds bytes of the same whole from the same position, since a key says whose and from
+    /// where, and only its length may differ from ours, because a resumed upload cuts the whole elsewhere.
+    /// So what the caller must record is *its* length, not ours.
     ///
     /// That writer may have died, or failed, between making the file visible and syncing it. Hence the same
     /// bytes are written again, to a new file that takes the place of the first: the second writer's sync is
@@ -133,40 +153,33 @@ impl Blobs {
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::Put`]: the caller may try again. [`Error::Broken`]: not before a restart.
-    pub async fn put_output(
-        &self,
-        job: JobId,
-        from: u64,
-        log: Bytes,
-    ) -> Result<(String, u64), Error> {
+    pub async fn put(&self, key: &str, bytes: Bytes) -> Result<u64, Error> {
         if !self.is_sound() {
             return Err(Error::Broken);
         }
-        let (key, length) = (output_key(job, from), log.len() as u64);
-        match self.create_or_rewrite(&Path::from(key.as_str()), log).await {
+        let length = bytes.len() as u64;
+        match self.create_or_rewrite(&Path::from(key), bytes).await {
             Ok(length) => {
                 self.condition.has_room();
-                Ok((key, length))
+                Ok(length)
             }
             Err(error) => match Trouble::of(&error) {
-                Trouble::Full if invoke_hooks::sabotaged("no-storage-full") => Ok((key, length)),
-                Trouble::Broken if invoke_hooks::sabotaged("no-blob-fsync-check") => {
-                    Ok((key, length))
-                }
+                Trouble::Full if invoke_hooks::sabotaged("no-storage-full") => Ok(length),
+                Trouble::Broken if invoke_hooks::sabotaged("no-blob-fsync-check") => Ok(length),
                 trouble => {
                     self.condition.take_down(trouble, &error);
-                    Err(trouble.of_blob(key, error))
+                    Err(trouble.of_blob(key.to_owned(), error))
                 }
             },
         }
     }
 
     /// How long the blob is that is durable under this key now.
-    async fn create_or_rewrite(&self, key: &Path, log: Bytes) -> object_store::Result<u64> {
-        let length = log.len() as u64;
+    async fn create_or_rewrite(&self, key: &Path, bytes: Bytes) -> object_store::Result<u64> {
+        let length = bytes.len() as u64;
         let created = self
             .store
-            .put_opts(key, log.into(), PutMode::Create.into())
+            .put_opts(key, bytes.into(), PutMode::Create.into())
             .await;
         match created {
             Ok(_) => Ok(length),
@@ -188,6 +201,17 @@ impl Blobs {
         let read = async { self.store.get(&Path::from(key)).await?.bytes().await };
         read.await
             .map_err(|error| Error::Get(key.to_owned(), error))
+    }
+
+    /// Removes a blob. One that is not there is removed already.
+    ///
+    /// # Errors
+    /// [`Error::Delete`]: the caller may try again.
+    pub async fn delete(&self, key: &str) -> Result<(), Error> {
+        match self.store.delete(&Path::from(key)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(Error::Delete(key.to_owned(), error)),
+        }
     }
 }
 
@@ -245,7 +269,7 @@ impl Condition {
                 if !self.full.swap(true, Ordering::SeqCst) {
                     tracing::error!(
                         alarm = true,
-                        "there is no room for output: {}; make room; until then the runners keep it",
+                        "there is no room for output and files: {}; make room; until then those who have them keep them",
                         chain(error)
                     );
                 }
@@ -254,8 +278,8 @@ impl Condition {
                 if !self.broken.swap(true, Ordering::SeqCst) {
                     tracing::error!(
                         alarm = true,
-                        "the disk that output is kept on has failed: {}; no output is taken any more: check the disk, \
-                         then restart the dispatcher; until then the runners keep it",
+                        "the disk that output and files are kept on has failed: {}; nothing is taken any more: check the \
+                         disk, then restart the dispatcher; until then those who have them keep them",
                         chain(error)
                     );
                 }
@@ -266,7 +290,7 @@ impl Condition {
     fn has_room(&self) {
         // Read first: the usual case changes nothing that other processors hold.
         if self.full.load(Ordering::SeqCst) && self.full.swap(false, Ordering::SeqCst) {
-            tracing::info!("there is room for output again");
+            tracing::info!("there is room for output and files again");
         }
     }
 }
@@ -301,6 +325,25 @@ mod tests {
             .unwrap();
         assert_eq!(length, 5);
         assert_eq!(blobs.get(&key).await.unwrap(), "first");
+    }
+
+    /// Retention may be cut off in the middle of its work, and begins again.
+    #[tokio::test]
+    async fn what_is_deleted_is_gone_with_its_folder_and_may_be_deleted_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        for key in ["one/two/three", "one/four"] {
+            blobs.put(key, Bytes::from_static(b"x")).await.unwrap();
+        }
+        for _ in 0..2 {
+            blobs.delete("one/two/three").await.unwrap();
+        }
+        assert!(matches!(
+            blobs.get("one/two/three").await,
+            Err(Error::Get(..))
+        ));
+        assert!(!folder.path().join("one/two").exists());
+        assert_eq!(blobs.get("one/four").await.unwrap(), "x");
     }
 
     /// What the library wraps around the kernel's word does not hide it.

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Request};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -29,6 +31,7 @@ pub struct Refusal {
     code: ProblemCode,
     detail: String,
     retry_after: Option<u64>,
+    length: Option<u64>,
     cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -40,6 +43,7 @@ impl Refusal {
             code,
             detail: detail.into(),
             retry_after: retry_after(code),
+            length: None,
             cause: None,
         }
     }
@@ -102,6 +106,15 @@ impl Refusal {
         Self::new(ProblemCode::OtherPod, detail)
     }
 
+    /// None of the bytes that were asked for are there: the whole has `length`.
+    pub(crate) fn range_not_satisfiable(length: u64) -> Self {
+        let detail = format!("there are {length} bytes, and the range has none of them");
+        Self {
+            length: Some(length),
+            ..Self::new(ProblemCode::RangeNotSatisfiable, detail)
+        }
+    }
+
     fn internal(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
         let detail =
             "something went wrong in the dispatcher; its log has more under this request's id";
@@ -125,19 +138,19 @@ impl From<store::Error> for Refusal {
 }
 
 impl From<blobs::Error> for Refusal {
-    /// A disk that is full or broken, or a bucket that does not answer: the runner spools and sends again.
+    /// A disk that is full or broken, or a bucket that does not answer: who sends keeps it and sends again.
     fn from(error: blobs::Error) -> Self {
         match error {
             blobs::Error::Full(..) => Self::new(
                 ProblemCode::StorageFull,
-                "the dispatcher has no room for more output; what it has stored stays, and the same output may be \
-                 sent again when there is room",
+                "the dispatcher has no room for more; what it has stored stays, and the same bytes may be sent again \
+                 when there is room",
             )
             .because(error),
             blobs::Error::Broken => Self::new(
                 ProblemCode::Unavailable,
-                "the dispatcher's disk has failed, and it takes no more output until it is restarted; the same output \
-                 may be sent again then",
+                "the dispatcher's disk has failed, and it takes no more until it is restarted; the same bytes may be \
+                 sent again then",
             )
             .because(error),
             _ => Self::unavailable(error),
@@ -265,6 +278,8 @@ fn document(mut headers: HeaderMap, refusal: &Refusal, request_id: &str) -> Resp
             .retry_after
             .map(|seconds| (RETRY_AFTER, seconds.into())),
     );
+    let length = refusal.length.map(|length| format!("bytes */{length}"));
+    headers.extend(length.and_then(|range| Some((CONTENT_RANGE, range.parse().ok()?))));
     if refusal.code == ProblemCode::Unauthenticated {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
