@@ -13,6 +13,7 @@ mod list;
 mod show;
 mod events;
 mod output;
+mod stream;
 mod cancel;
 mod clusters;
 mod invitation;
@@ -38,6 +39,8 @@ pub fn routes() -> OpenApiRouter<Locked> {
         .routes(routes!(show::show))
         .routes(routes!(events::events))
         .routes(routes!(output::output))
+        .routes(routes!(stream::stdout))
+        .routes(routes!(stream::stderr))
         .routes(routes!(cancel::cancel))
         .routes(routes!(clusters::list, clusters::add))
         .routes(routes!(invitation::another))

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
 use invoke_protocol::id::JobId;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -64,7 +65,7 @@ pub enum Error {
     /// The store did not give it.
     #[error("cannot read blob {0}")]
     Get(String, #[source] object_store::Error),
-    /// The store did not remove it.
+    /// The store did not remove it, or what begins so.
     #[error("cannot remove blob {0}")]
     Delete(String, #[source] object_store::Error),
 }
@@ -193,6 +194,29 @@ impl Blobs {
         }
     }
 
+    /// Deletes all blobs whose keys begin with a prefix that ends with `/`. Those that are gone already are
+    /// no error.
+    ///
+    /// # Errors
+    /// [`Error::Delete`]; some may be left.
+    pub async fn delete_all(&self, prefix: &str) -> Result<(), Error> {
+        let keys = self
+            .store
+            .list(Some(&Path::from(prefix)))
+            .map_ok(|found| found.location)
+            .boxed();
+        // Whoever deletes the same at the same time is no hindrance.
+        let is_gone = |deleted: &object_store::Result<Path>| {
+            matches!(deleted, Err(object_store::Error::NotFound { .. }))
+        };
+        self.store
+            .delete_stream(keys)
+            .filter(|deleted| std::future::ready(!is_gone(deleted)))
+            .try_for_each(|_| std::future::ready(Ok(())))
+            .await
+            .map_err(|error| Error::Delete(prefix.to_owned(), error))
+    }
+
     /// A whole blob. None is longer than one upload.
     ///
     /// # Errors
@@ -215,9 +239,15 @@ impl Blobs {
     }
 }
 
+/// What the keys of all blobs of a job begin with.
+#[must_use]
+pub fn job_prefix(job: JobId) -> String {
+    format!("jobs/{job}/")
+}
+
 /// Twenty digits hold any u64, so keys sort as positions do.
 fn output_key(job: JobId, from: u64) -> String {
-    format!("jobs/{job}/output/{from:020}")
+    format!("{}output/{from:020}", job_prefix(job))
 }
 
 /// What a write that failed says of the writes after it.
@@ -344,6 +374,24 @@ mod tests {
         ));
         assert!(!folder.path().join("one/two").exists());
         assert_eq!(blobs.get("one/four").await.unwrap(), "x");
+    }
+
+    /// Everything of one job, and nothing of another.
+    #[tokio::test]
+    async fn what_begins_alike_is_deleted_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let other = "0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b11".parse().unwrap();
+        let mut keys = Vec::new();
+        for (job, from) in [(job(), 0), (job(), 5), (other, 0)] {
+            let stored = blobs.put_output(job, from, Bytes::from_static(b"first"));
+            keys.push(stored.await.unwrap().0);
+        }
+        blobs.delete_all(&job_prefix(job())).await.unwrap();
+        assert!(blobs.get(&keys[0]).await.is_err());
+        assert!(blobs.get(&keys[1]).await.is_err());
+        assert_eq!(blobs.get(&keys[2]).await.unwrap(), "first");
+        blobs.delete_all(&job_prefix(job())).await.unwrap();
     }
 
     /// What the library wraps around the kernel's word does not hide it.

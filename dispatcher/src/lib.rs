@@ -4,7 +4,7 @@
 //! The modules are in the order in which a job meets them: it comes in by a person's door ([`access`],
 //! [`api`]), is stored ([`store`]), signed and sent ([`outbox`], [`broker`]), taken, permitted and
 //! reported on by the runners' doors ([`runners`]), its output is kept ([`output`], [`blobs`]), and what
-//! nobody reports in time the [`sweeper`] ends.
+//! nobody reports in time the [`sweeper`] ends. What has been kept long enough, `retention` removes.
 //!
 //! What is deliberately absent: no state of a job outside the store, no message that carries a
 //! credential, no route without an authenticated caller, no plain HTTP.
@@ -28,6 +28,7 @@ pub mod runners;
 pub mod output;
 pub mod blobs;
 pub mod sweeper;
+mod retention;
 pub mod clock;
 
 use std::io::IsTerminal as _;

@@ -4,13 +4,14 @@
 //! bytes of a blob that is not durable yet would acknowledge what a power failure takes back; a blob
 //! without its row is found again by the next upload ([`Blobs::put_output`]).
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes, BytesMut};
 use invoke_protocol::id::{ClusterId, JobId, PodUid};
-use invoke_protocol::output::{InvalidLog, frames};
+use invoke_protocol::output::{InvalidLog, Stream, frames};
 use invoke_protocol::state::JobState;
+use jiff::Timestamp;
 
 use crate::blobs::{self, Blobs};
-use crate::store::job_output::{self, Part};
+use crate::store::job_output::{self, Part, StreamBytes, StreamPart};
 use crate::store::jobs::{self, StoredJob};
 use crate::store::{self, Store};
 
@@ -63,6 +64,9 @@ pub enum Error {
         /// Where the log ends.
         end: u64,
     },
+    /// It was kept long enough.
+    #[error("the output was removed at {0}")]
+    Expired(Timestamp),
     /// The blob is not what its row says.
     #[error("blob {blob} has {found} bytes, and its row says {expected}")]
     Blob {
@@ -97,14 +101,24 @@ pub async fn append(store: &Store, blobs: &Blobs, upload: &Upload) -> Result<u64
         let Some(rest) = not_yet_stored(&job, upload)? else {
             return Ok(job.log_bytes);
         };
-        let (blob, length) = blobs.put_output(job.id, job.log_bytes, rest).await?;
+        let (blob, length) = blobs
+            .put_output(job.id, job.log_bytes, rest.clone())
+            .await?;
         let part = Part {
             from: job.log_bytes,
             to: job.log_bytes + length,
             blob,
         };
+        // What the blob holds, which need not end where the upload does.
+        let streams = match usize::try_from(length)
+            .ok()
+            .and_then(|length| rest.get(..length))
+        {
+            Some(stored) => tally(stored)?,
+            None => tally(&whole(blobs, &part).await?)?,
+        };
         let mut session = store.write().await?;
-        if job_output::append(&mut session, job.id, upload.pod, &part).await? {
+        if job_output::append(&mut session, job.id, upload.pod, &part, streams).await? {
             session.commit().await?;
             store.events().job_changed(job.id);
             if part.to >= upload.from + upload.log.len() as u64 {
@@ -113,6 +127,20 @@ pub async fn append(store: &Store, blobs: &Blobs, upload: &Upload) -> Result<u64
         }
     }
     Err(Error::Contended)
+}
+
+/// How much of each stream whole frames have.
+fn tally(log: &[u8]) -> Result<StreamBytes, InvalidLog> {
+    let mut streams = StreamBytes::default();
+    for frame in frames(log) {
+        let frame = frame?;
+        let bytes = frame.payload.len() as u64;
+        match frame.stream {
+            Stream::Stdout => streams.stdout += bytes,
+            Stream::Stderr => streams.stderr += bytes,
+        }
+    }
+    Ok(streams)
 }
 
 async fn find(store: &Store, upload: &Upload) -> Result<StoredJob, Error> {
@@ -168,6 +196,9 @@ pub async fn read(
     job: &StoredJob,
     position: u64,
 ) -> Result<Option<Bytes>, Error> {
+    if let Some(at) = job.output_expired_at {
+        return Err(Error::Expired(at));
+    }
     let end = job.log_bytes;
     if position >= end {
         return if position == end {
@@ -192,6 +223,51 @@ pub async fn read(
     Ok(Some(
         log.slice(usize::try_from(skip).unwrap_or(log.len())..),
     ))
+}
+
+/// The bytes of one stream alone, from a position in it: what the first part has of it that has any beyond
+/// that position. `after` is where in the log the part before ended, 0 at first. `None` at the end of what
+/// is stored.
+///
+/// # Errors
+/// [`Error`].
+pub async fn read_stream(
+    store: &Store,
+    blobs: &Blobs,
+    job: JobId,
+    stream: Stream,
+    position: u64,
+    after: u64,
+) -> Result<Option<StreamPiece>, Error> {
+    let mut session = store.read().await?;
+    let found = job_output::stream_part(&mut session, job, stream, position, after).await?;
+    drop(session);
+    let Some(StreamPart { part, stream_from }) = found else {
+        return Ok(None);
+    };
+    let log = whole(blobs, &part).await?;
+    let mut bytes = BytesMut::new();
+    for frame in frames(&log) {
+        let frame = frame?;
+        if frame.stream == stream {
+            bytes.extend_from_slice(frame.payload);
+        }
+    }
+    let skip = usize::try_from(position - stream_from).unwrap_or(usize::MAX);
+    bytes.advance(skip.min(bytes.len()));
+    Ok(Some(StreamPiece {
+        bytes: bytes.freeze(),
+        log_end: part.to,
+    }))
+}
+
+/// A piece of one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamPiece {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Where in the log the part ends that it is of.
+    pub log_end: u64,
 }
 
 async fn whole(blobs: &Blobs, part: &Part) -> Result<Bytes, Error> {
@@ -221,7 +297,7 @@ fn is_between_frames(log: &[u8], position: u64) -> Result<bool, InvalidLog> {
 
 #[cfg(test)]
 mod tests {
-    use invoke_protocol::output::{Frame, Stream};
+    use invoke_protocol::output::Frame;
 
     use super::*;
     use crate::store::jobs::tests::queued_job;
@@ -231,7 +307,7 @@ mod tests {
         for payload in pieces {
             Frame {
                 stream: Stream::Stdout,
-                at: jiff::Timestamp::UNIX_EPOCH,
+                at: Timestamp::UNIX_EPOCH,
                 payload: payload.as_bytes(),
             }
             .encode(&mut log);

@@ -175,6 +175,13 @@ impl Refusal {
             output::Error::Invalid(invalid) => {
                 Self::new(ProblemCode::InvalidOutput, invalid.to_string())
             }
+            output::Error::Expired(at) => Self::new(
+                ProblemCode::OutputExpired,
+                format!(
+                    "the output of job {job} expired on {}: it had been kept for as long as this dispatcher keeps output",
+                    at.strftime("%Y-%m-%d %H:%M UTC")
+                ),
+            ),
             output::Error::Position { .. } => Self::invalid(error.to_string()),
             output::Error::Store(error) => error.into(),
             output::Error::Blobs(error) => error.into(),

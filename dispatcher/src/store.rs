@@ -66,6 +66,8 @@ mod contradiction;
 pub mod outbox;
 pub mod backlog;
 pub mod job_output;
+pub mod expiry;
+pub mod garbage;
 pub mod due;
 pub mod audit;
 mod column;

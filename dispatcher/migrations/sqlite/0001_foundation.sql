@@ -65,6 +65,9 @@ CREATE TABLE jobs (
     waiting             TEXT,
     -- How much of the output log is stored, durably.
     log_bytes           INTEGER NOT NULL,
+    -- When it was over, and when its output, files and artifacts were given up after that.
+    ended_at            INTEGER,
+    output_expired_at   INTEGER,
     -- The broker's last confirm, how many there were, and when to publish again if nobody takes the job.
     published_at        INTEGER,
     publications        INTEGER NOT NULL,
@@ -77,6 +80,7 @@ CREATE INDEX jobs_to_expire ON jobs (start_deadline) WHERE state IN ('queued', '
 CREATE INDEX jobs_to_republish ON jobs (republish_at) WHERE state IN ('queued', 'claimed', 'starting');
 CREATE INDEX jobs_started ON jobs (cluster_id, state) WHERE state IN ('running', 'contact_lost', 'cancelling');
 CREATE INDEX jobs_to_give_up ON jobs (give_up_at) WHERE state IN ('running', 'contact_lost', 'cancelling');
+CREATE INDEX jobs_to_forget ON jobs (ended_at) WHERE ended_at IS NOT NULL AND output_expired_at IS NULL;
 CREATE INDEX jobs_open ON jobs (cluster_id)
     WHERE state IN ('queued', 'claimed', 'starting', 'running', 'contact_lost', 'cancelling');
 
@@ -110,7 +114,19 @@ CREATE TABLE job_output (
     from_offset INTEGER NOT NULL,
     to_offset   INTEGER NOT NULL,
     blob        TEXT NOT NULL,
+    -- Where in each stream alone the part begins, and how much of it the part has.
+    stdout_from  INTEGER NOT NULL,
+    stdout_bytes INTEGER NOT NULL,
+    stderr_from  INTEGER NOT NULL,
+    stderr_bytes INTEGER NOT NULL,
     PRIMARY KEY (job_id, from_offset)
+) STRICT;
+
+-- Blobs that nothing refers to any more: all whose keys begin with this are to be deleted. No such key is
+-- ever used again.
+CREATE TABLE garbage (
+    prefix TEXT PRIMARY KEY,
+    since  INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE audit (

@@ -6,7 +6,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::Query;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
-use invoke_protocol::api::{JOB_OUTPUT, OUTPUT_END, OutputQuery};
+use invoke_protocol::api::{JOB_OUTPUT, OUTPUT_END, OUTPUT_START, OutputQuery};
 use invoke_protocol::problem::Problem;
 
 use super::path::JobPath;
@@ -14,8 +14,8 @@ use crate::access::Person;
 use crate::app::App;
 use crate::output;
 use crate::problem::Refusal;
-use crate::store::job_output;
 use crate::store::jobs::{self, StoredJob};
+use crate::store::{self, Session, job_output};
 
 /// How much is answered at once: what a reader that is cut off has to ask for again.
 const MAX_ANSWER_BYTES: u64 = 8 * 1024 * 1024;
@@ -31,20 +31,24 @@ const MAX_PARTS: u32 = 1024;
     params(("id" = String, Path, description = "The job"), OutputQuery),
     responses(
         (status = 200, description = "Whole frames", content_type = "application/octet-stream", body = [u8],
-            headers(("invoke-output-end" = u64, description = "The position after the last byte"))),
+            headers(
+                ("invoke-output-start" = u64, description = "The position of the first byte"),
+                ("invoke-output-end" = u64, description = "The position after the last byte"),
+            )),
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn output(
     person: Person,
     JobPath(id): JobPath,
-    Query(OutputQuery { from, .. }): Query<OutputQuery>,
+    Query(query): Query<OutputQuery>,
 ) -> Result<Response, Refusal> {
     let app = person.app;
     let mut session = app.store.read().await?;
     let job = jobs::find(&mut session, id)
         .await?
         .ok_or_else(|| Refusal::no_job(id))?;
+    let from = beginning(&mut session, &job, query).await?;
     let parts = job_output::parts(&mut session, id, from, MAX_PARTS).await?;
     drop(session);
     let end = parts
@@ -65,6 +69,7 @@ pub(super) async fn output(
         (CONTENT_TYPE.as_str(), "application/octet-stream".to_owned()),
         // With a length, a reader can tell an answer that was cut off.
         (CONTENT_LENGTH.as_str(), (end - from).to_string()),
+        (OUTPUT_START, from.to_string()),
         (OUTPUT_END, end.to_string()),
     ];
     Ok((
@@ -72,6 +77,20 @@ pub(super) async fn output(
         Body::from_stream(pieces(app, job, first, from, end)),
     )
         .into_response())
+}
+
+/// Where to begin: where the caller says, or with the part that has the first of the last bytes.
+async fn beginning(
+    session: &mut Session,
+    job: &StoredJob,
+    query: OutputQuery,
+) -> Result<u64, store::Error> {
+    let Some(last_bytes) = query.last_bytes else {
+        return Ok(query.from);
+    };
+    let position = job.log_bytes.saturating_sub(last_bytes);
+    let parts = job_output::parts(session, job.id, position, 1).await?;
+    Ok(parts.first().map_or(job.log_bytes, |part| part.from))
 }
 
 /// The pieces from `from` to `end`, one in memory at a time.

@@ -29,7 +29,7 @@ pub(super) fn view(app: &App, job: &StoredJob, now: Timestamp) -> Job {
         pod: job.pod,
         retries: job.retries.count,
         log_bytes: job.log_bytes,
-        output_expired: None,
+        output_expired: job.output_expired_at,
         version: job.version,
     };
     let shown = Job::new(

@@ -83,6 +83,8 @@ pub struct StoredJob {
     pub reported_waiting: Option<Reason>,
     /// How much of its output is stored.
     pub log_bytes: u64,
+    /// When that was given up.
+    pub output_expired_at: Option<Timestamp>,
     /// When the broker confirmed it last.
     pub published_at: Option<Timestamp>,
     /// What went wrong when it was published last, while it is in the outbox.
@@ -116,6 +118,7 @@ impl StoredJob {
             retries: Retries::default(),
             reported_waiting: None,
             log_bytes: 0,
+            output_expired_at: None,
             published_at: None,
             outbox_error: None,
         }
@@ -159,6 +162,7 @@ struct JobRow {
     retried_pod: Option<Uuid>,
     waiting: Option<String>,
     log_bytes: i64,
+    output_expired_at: Option<i64>,
     published_at: Option<i64>,
     outbox_error: Option<String>,
 }
@@ -171,7 +175,7 @@ macro_rules! select_jobs {
              c.profiles AS cluster_profiles, j.profile, j.command, j.submitted_by, j.submitted_at, \
              j.start_deadline, j.run_timeout_seconds, j.request_sha256, j.state_detail, j.version, j.runner, \
              j.pod, j.permitted_at, j.give_up_at, j.retries, j.retried_pod, j.waiting, j.log_bytes, \
-             j.published_at, o.last_error AS outbox_error \
+             j.output_expired_at, j.published_at, o.last_error AS outbox_error \
              FROM jobs j JOIN clusters c ON c.id = j.cluster_id LEFT JOIN outbox o ON o.job_id = j.id ",
             $rest
         )
@@ -217,6 +221,7 @@ impl TryFrom<JobRow> for StoredJob {
                 .map(|text| place.json("waiting", &text))
                 .transpose()?,
             log_bytes: place.count("log_bytes", row.log_bytes)?,
+            output_expired_at: place.optional_time("output_expired_at", row.output_expired_at)?,
             published_at: place.optional_time("published_at", row.published_at)?,
             outbox_error: row.outbox_error,
         })
@@ -481,6 +486,7 @@ pub(crate) mod tests {
             retries: Retries::default(),
             reported_waiting: None,
             log_bytes: 0,
+            output_expired_at: None,
             published_at: None,
             outbox_error: None,
         }

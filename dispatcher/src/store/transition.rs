@@ -297,7 +297,7 @@ async fn update(session: &mut Session, job: &StoredJob, after: &StoredJob) -> Re
         execute,
         "UPDATE jobs SET state = $4, state_detail = $5, version = $6, runner = $7, pod = $8, \
          permitted_at = $9, give_up_at = $10, retries = $11, retried_pod = $12, waiting = $13, \
-         published_at = $14 WHERE id = $1 AND version = $2 AND log_bytes = $3",
+         published_at = $14, ended_at = $15 WHERE id = $1 AND version = $2 AND log_bytes = $3",
         *job.id.as_uuid(),
         job.version,
         column::to_column(job.log_bytes),
@@ -316,6 +316,7 @@ async fn update(session: &mut Session, job: &StoredJob, after: &StoredJob) -> Re
             .map(column::to_json)
             .transpose()?,
         after.published_at.map(Timestamp::as_microsecond),
+        after.state.ended_at().map(Timestamp::as_microsecond),
     )?;
     Ok(written == 1)
 }

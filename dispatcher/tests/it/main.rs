@@ -17,6 +17,7 @@ mod waits;
 mod lifecycle;
 mod clock;
 mod output;
+mod stream;
 mod disk;
 mod enrol;
 mod broker;

@@ -48,41 +48,42 @@ async fn an_upload_is_resumed_where_it_ended() {
     let job = dispatcher.submit("x").await;
     let pod = runner.start(&job).await;
     let whole = log(&[b"one\n", b"two\n", b"three\n"]);
-    let (first, second) = (9, 18);
+    // A header and four letters each.
+    let (first, second) = (17, 34);
     assert_eq!(
         acked(runner.upload(&job, pod, 0, &whole[..first]).await).await,
-        9
+        17
     );
     assert_eq!(
         acked(runner.upload(&job, pod, 0, &whole[..first]).await).await,
-        9,
+        17,
         "repeated"
     );
     problem(
-        runner.upload(&job, pod, 18, &whole[second..]).await,
+        runner.upload(&job, pod, 34, &whole[second..]).await,
         ProblemCode::OutputGap,
     )
     .await;
     assert_eq!(
         acked(runner.upload(&job, pod, 0, &whole[..second]).await).await,
-        18,
+        34,
         "overlapping"
     );
     assert_eq!(
-        acked(runner.upload(&job, pod, 9, &whole[first..]).await).await,
-        29
+        acked(runner.upload(&job, pod, 17, &whole[first..]).await).await,
+        53
     );
     assert_eq!(
         acked(runner.upload(&job, pod, 0, &[]).await).await,
-        29,
+        53,
         "how far is it?"
     );
-    assert_eq!(read(&dispatcher, &job, 0).await, (whole.clone(), 29));
+    assert_eq!(read(&dispatcher, &job, 0).await, (whole.clone(), 53));
     assert_eq!(
-        read(&dispatcher, &job, 9).await,
-        (whole[first..].to_vec(), 29)
+        read(&dispatcher, &job, 17).await,
+        (whole[first..].to_vec(), 53)
     );
-    assert_eq!(read(&dispatcher, &job, 29).await, (vec![], 29));
+    assert_eq!(read(&dispatcher, &job, 53).await, (vec![], 53));
 }
 
 #[tokio::test]
@@ -99,8 +100,8 @@ async fn what_is_no_log_is_refused() {
         )
         .await;
     }
-    assert_eq!(acked(runner.upload(&job, pod, 0, &whole).await).await, 9);
-    for position in [1, 10, u64::MAX] {
+    assert_eq!(acked(runner.upload(&job, pod, 0, &whole).await).await, 17);
+    for position in [1, 18, u64::MAX] {
         let path = format!("/v1/jobs/{}/output?from={position}", job.id);
         problem(
             dispatcher.request(Method::GET, &path).send().await.unwrap(),
@@ -126,11 +127,11 @@ async fn a_blob_without_its_row_is_taken_up() {
     let whole = log(&[b"one\n", b"two\n"]);
     let blobs = &dispatcher.running.app().blobs;
     blobs
-        .put_output(job.id, 0, whole[..9].to_vec().into())
+        .put_output(job.id, 0, whole[..17].to_vec().into())
         .await
         .unwrap();
-    assert_eq!(acked(runner.upload(&job, pod, 0, &whole).await).await, 18);
-    assert_eq!(read(&dispatcher, &job, 0).await, (whole, 18));
+    assert_eq!(acked(runner.upload(&job, pod, 0, &whole).await).await, 34);
+    assert_eq!(read(&dispatcher, &job, 0).await, (whole, 34));
 }
 
 /// More than one answer holds, byte for byte, by asking on.
@@ -237,18 +238,18 @@ async fn a_job_is_followed_to_its_end_and_a_cut_stream_taken_up() {
     assert_eq!(seen[0].name, "job", "{seen:?}");
     assert_eq!(
         (printed(&seen).as_str(), seen.last().unwrap().id),
-        ("one\n", 9)
+        ("one\n", 17)
     );
 
     let rest = log(&[b"t", b"w", b"o\n"]);
-    acked(runner.upload(&job, pod, 9, &rest).await).await;
+    acked(runner.upload(&job, pod, 17, &rest).await).await;
     let resumed = dispatcher
         .request(Method::GET, &path)
-        .header("last-event-id", "9")
+        .header("last-event-id", "17")
         .send()
         .await
         .unwrap();
-    let end = exit(0, 9 + rest.len() as u64);
+    let end = exit(0, 17 + rest.len() as u64);
     let (seen, _) = tokio::join!(events(resumed, |_| false), runner.complete(&job, pod, &end));
     assert_eq!(printed(&seen), "two\n");
     assert_eq!(
@@ -260,7 +261,7 @@ async fn a_job_is_followed_to_its_end_and_a_cut_stream_taken_up() {
     let JobEvent::End { job: ended } = &last.content else {
         panic!("{last:?}")
     };
-    assert_eq!((ended.state, last.id), (StateName::Succeeded, 28));
+    assert_eq!((ended.state, last.id), (StateName::Succeeded, 60));
 
     // Who comes when all is over is told all of it, once.
     let seen = events(follow().await, |_| false).await;
@@ -333,7 +334,7 @@ async fn a_stop_lets_an_upload_finish_and_takes_no_new_one() {
     let (stopped, answer) = tokio::join!(dispatcher.running.stop(), upload);
     stopped.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-    assert!(answer.contains(r#"{"log_bytes":18}"#), "{answer}");
+    assert!(answer.contains(r#"{"log_bytes":34}"#), "{answer}");
 }
 
 /// A connection on which a test writes its own HTTP/1.1.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::FutureExt as _;
 use invoke_dispatcher::events::Events;
-use invoke_dispatcher::store::job_output::{self, Part};
+use invoke_dispatcher::store::job_output::{self, Part, StreamBytes};
 use invoke_dispatcher::store::jobs::{self, NewJob};
 use invoke_dispatcher::store::transition::{Change, Verdict};
 use invoke_dispatcher::store::{
@@ -797,7 +797,11 @@ async fn append(store: &Store, job: JobId, pod: PodUid, from: u64, to: u64) -> b
         to,
         blob: format!("{from}"),
     };
-    let appended = job_output::append(&mut session, job, pod, &part)
+    let streams = StreamBytes {
+        stdout: to - from - 1,
+        stderr: 1,
+    };
+    let appended = job_output::append(&mut session, job, pod, &part, streams)
         .await
         .unwrap();
     session.commit().await.unwrap();
