@@ -533,7 +533,7 @@ fn row_43_a_node_is_silent_for_a_while() {
 fn row_37_a_pod_is_made_and_the_answer_is_lost() {
     let row = Row {
         number: 37,
-        fault: "the API server's answers to the runner are dropped while it makes a pod, and then its connections are cut; the pod's kubelet is stopped meanwhile",
+        fault: "the API server's long answers to the runner (over 1,000 bytes) are dropped while it makes a pod, and then its connections are cut; the pod's kubelet is stopped meanwhile",
         without: Without::Runner("no-adoption"),
         breaks: Invariant::NoJobLost,
     };
@@ -546,12 +546,12 @@ fn row_37_a_pod_is_made_and_the_answer_is_lost() {
         let deaf = Deaf::new(world);
         let job = world.submit(&canary, &["--start-within", "80s"]);
         let uid = world.bed.uid("invoke-jobs", &pod_of(&job));
-        deaf.cut();
+        deaf.cut(world);
         // Its next try has met the pod that is there.
         let _ = wait::within(Duration::from_secs(20), || {
             (world.steps(&job, "pod_created") > 0 || is_ended(world, &job)).then_some(())
         });
-        drop((deaf, stopped));
+        drop(stopped);
         found.extend(world.settle_run(&canary, std::slice::from_ref(&job), SOON));
         // The cluster's own record of the start names the pod.
         let selector = format!("-linvoke.dev/start-record={job}");
@@ -570,56 +570,61 @@ fn is_ended(world: &World, job: &str) -> bool {
     world.job(job).is_some_and(|document| is_over(&document))
 }
 
-/// A runner that the API server hears, and that does not hear the API server, until the end.
+/// A runner that the API server hears, and that gets nothing long from it, until it is cut off. That there is
+/// no record of a start is a short answer, which it needs before it makes a pod; the pod is a long one.
 struct Deaf {
-    address: String,
+    pod: String,
 }
 
 impl Deaf {
     fn new(world: &World) -> Self {
-        let pods = ["-n", "invoke-system", "get", "pods", "-l"];
-        let runner = "app.kubernetes.io/name=invoke-runner";
-        let output = ["-o", "jsonpath={.items[0].status.podIP}"];
-        let ran = world
-            .bed
-            .kubectl(&[pods.as_slice(), &[runner], &output].concat());
-        let deaf = Self {
-            address: ran.stdout_text(),
-        };
-        let address = &deaf.address;
-        deaf.nft(&format!(
+        let pods = world.bed.runner_pods();
+        let pod = pods.first().expect("there is a runner").clone();
+        let get = ["-n", "invoke-system", "get", "pod", &pod];
+        let output = ["-o", "jsonpath={.status.podIP}"];
+        let ran = world.bed.kubectl(&[get.as_slice(), &output].concat());
+        let address = ran.stdout_text();
+        let deaf = Self { pod };
+        nft(&format!(
             "table inet deaf {{ chain out {{ type filter hook output priority -300; \
-             ip daddr {address} tcp sport {{ 443, 6443 }} drop; }} }}"
+             ip daddr {address} tcp sport {{ 443, 6443 }} meta length > 1000 drop; }}\n}}"
         ));
         deaf
     }
 
-    /// Breaks its connections: it learns that its request failed, and not that it had succeeded.
-    fn cut(&self) {
-        let address = &self.address;
-        self.nft(&format!(
-            "delete table inet deaf; table inet deaf {{ chain in {{ type filter hook input priority 0; \
-             ip saddr {address} tcp dport {{ 443, 6443 }} tcp flags & (syn | rst) == 0 \
-             reject with tcp reset; }} }}"
-        ));
-    }
-
-    fn nft(&self, rules: &str) {
-        let mut file = tempfile::NamedTempFile::new().expect("there is room for a small file");
-        std::io::Write::write_all(&mut file, rules.as_bytes()).expect("there is room");
-        let namespace = variable("INVOKE_TEST_CLUSTER_NETNS");
+    /// Breaks its connections, and only then lets it hear again: it learns that its request failed, and not
+    /// that it had succeeded.
+    fn cut(self, world: &World) {
+        let uid = world.bed.uid("invoke-system", &self.pod);
+        let processes = faults::processes_of_pod(&world.bed, &uid);
+        let process = processes.first().expect("the runner runs");
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{namespace}"));
-        let ran = run(command.args(["--", "nft", "-f"]).arg(file.path()));
-        if ran.code != 0 && !std::thread::panicking() {
-            panic!("{rules}: {ran:?}");
-        }
+        command.args([&format!("--net=/proc/{process}/ns/net"), "--", "ss"]);
+        let ran = run(command.args(["--tcp", "--kill", "dport = :443 or dport = :6443"]));
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(
+            ran.stdout_text().lines().count() > 1,
+            "none was broken: {ran:?}"
+        );
     }
 }
 
 impl Drop for Deaf {
     fn drop(&mut self) {
-        self.nft("delete table inet deaf\n");
+        nft("delete table inet deaf\n");
+    }
+}
+
+/// Changes the rules in the network of the cluster's node.
+fn nft(rules: &str) {
+    let mut file = tempfile::NamedTempFile::new().expect("there is room for a small file");
+    std::io::Write::write_all(&mut file, rules.as_bytes()).expect("there is room");
+    let namespace = variable("INVOKE_TEST_CLUSTER_NETNS");
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{namespace}"));
+    let ran = run(command.args(["--", "nft", "-f"]).arg(file.path()));
+    if ran.code != 0 && !std::thread::panicking() {
+        panic!("{rules}: {ran:?}");
     }
 }
 
