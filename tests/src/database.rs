@@ -126,11 +126,112 @@ impl Lazy {
 impl Drop for Lazy {
     fn drop(&mut self) {
         self.kill_writer();
-        let reset = try_as_administrator("ALTER SYSTEM RESET ALL");
-        let _ = try_as_administrator("SELECT pg_reload_conf()");
-        if reset.code != 0 && !std::thread::panicking() {
-            panic!("PostgreSQL is still lazy: {reset:?}");
-        }
+        reset_settings();
+    }
+}
+
+/// A PostgreSQL that leaves it to the kernel when what it wrote is on the disk, until the end.
+pub struct Unsynced;
+
+impl Unsynced {
+    /// From now on.
+    #[must_use]
+    pub fn begin() -> Self {
+        as_administrator("ALTER SYSTEM SET fsync = off");
+        as_administrator("SELECT pg_reload_conf()");
+        wait::until("fsync to be off", Duration::from_secs(10), || {
+            (as_administrator("SHOW fsync") == "off").then_some(())
+        });
+        Self
+    }
+}
+
+impl Drop for Unsynced {
+    fn drop(&mut self) {
+        reset_settings();
+    }
+}
+
+fn reset_settings() {
+    let reset = try_as_administrator("ALTER SYSTEM RESET ALL");
+    let _ = try_as_administrator("SELECT pg_reload_conf()");
+    if reset.code != 0 && !std::thread::panicking() {
+        panic!("PostgreSQL still has a test's settings: {reset:?}");
+    }
+}
+
+/// A disk of its own under PostgreSQL's data, until the end: its power can fail.
+pub struct OwnDisk<'a> {
+    bed: &'a Bed,
+    folder: PathBuf,
+    image: PathBuf,
+}
+
+impl<'a> OwnDisk<'a> {
+    /// Moves the data there.
+    ///
+    /// # Panics
+    /// If this machine cannot mount it, or PostgreSQL does not come back from the move.
+    #[must_use]
+    pub fn new(bed: &'a Bed) -> Self {
+        let postgres = PathBuf::from(variable("INVOKE_TESTBED_STATE")).join("postgres");
+        let (folder, image) = (postgres.join("data"), postgres.join("disk"));
+        faults::kill(bed, "postgres");
+        let aside = copy(&folder);
+        let disk = image.display();
+        shell(&format!("truncate -s 2G {disk} && mkfs.ext4 -q -F {disk}"));
+        let own = Self { bed, folder, image };
+        own.mount();
+        fill(&own.folder, &aside);
+        // What was there before is not what the power is to take away.
+        shell(&format!("sync --file-system {}", own.folder.display()));
+        faults::restart(bed, "postgres");
+        own
+    }
+
+    /// From this moment on nothing gets to the disk, not even what the kernel was about to write; then there is
+    /// power again. PostgreSQL is dead.
+    ///
+    /// # Panics
+    /// If the file system does not do it, or cannot be mounted afterwards.
+    pub fn lose_power(&self) {
+        let folder = self.folder.display();
+        // EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH.
+        let shutdown = r#"open(my $disk, "<", shift) or die $!; my $how = pack("L", 2); ioctl($disk, 0x8004587d, $how) or die $!"#;
+        shell(&format!("perl -e '{shutdown}' {folder}"));
+        self.take_out();
+        self.mount();
+    }
+
+    fn mount(&self) {
+        let (disk, folder) = (self.image.display(), self.folder.display());
+        shell(&format!("mount -o loop {disk} {folder}"));
+    }
+
+    fn take_out(&self) {
+        // It may have died of its disk already.
+        let _ = self.bed.testbed(&["kill", "postgres"]);
+        let unmount = format!("umount {}", self.folder.display());
+        wait::until(
+            "PostgreSQL to let go of its disk",
+            Duration::from_secs(30),
+            || (shell_may_fail(&unmount).code == 0).then_some(()),
+        );
+    }
+}
+
+impl Drop for OwnDisk<'_> {
+    fn drop(&mut self) {
+        let _ = self.bed.testbed(&["kill", "postgres"]);
+        let aside = copy(&self.folder);
+        self.take_out();
+        shell(&format!(
+            "find {} -mindepth 1 -delete; rm {}",
+            self.folder.display(),
+            self.image.display()
+        ));
+        fill(&self.folder, &aside);
+        faults::restart(self.bed, "postgres");
     }
 }
 
@@ -141,7 +242,6 @@ pub struct FullWal<'a> {
 }
 
 impl<'a> FullWal<'a> {
-    /// Moves the log to a small disk, and writes until the next segment of it has no room.
     /// Moves the log there, and writes until its next segment has no room.
     ///
     /// # Panics
@@ -158,7 +258,7 @@ impl<'a> FullWal<'a> {
             folder.display()
         ));
         let full = Self { bed, folder };
-        full.fill_with(&aside);
+        fill(&full.folder, &aside);
         faults::restart(bed, "postgres");
         let _ = shell_may_fail(&format!("cat /dev/zero >{}", full.filler().display()));
         full.use_up();
@@ -193,14 +293,6 @@ impl<'a> FullWal<'a> {
     fn filler(&self) -> PathBuf {
         self.folder.join("filler")
     }
-
-    fn fill_with(&self, from: &tempfile::TempDir) {
-        shell(&format!(
-            "cp -a {}/. {}",
-            from.path().display(),
-            self.folder.display()
-        ));
-    }
 }
 
 impl Drop for FullWal<'_> {
@@ -213,7 +305,7 @@ impl Drop for FullWal<'_> {
         shell(&format!(
             "umount {folder} && find {folder} -mindepth 1 -delete"
         ));
-        self.fill_with(&aside);
+        fill(&self.folder, &aside);
         faults::restart(self.bed, "postgres");
     }
 }
@@ -226,6 +318,14 @@ fn copy(folder: &Path) -> tempfile::TempDir {
         aside.path().display()
     ));
     aside
+}
+
+fn fill(folder: &Path, from: &tempfile::TempDir) {
+    shell(&format!(
+        "cp -a {}/. {}",
+        from.path().display(),
+        folder.display()
+    ));
 }
 
 fn shell(line: &str) {

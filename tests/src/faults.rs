@@ -307,8 +307,15 @@ impl Bed {
     /// The names of the runner's pods that are not on their way out; none while the API server is silent.
     #[must_use]
     pub fn runner_pods(&self) -> Vec<String> {
+        self.runners(".metadata.name")
+    }
+
+    /// A field of each of the runner's pods that are not on their way out.
+    fn runners(&self, field: &str) -> Vec<String> {
         // kubectl's JSONPath cannot say "not".
-        let template = "{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{end}}{{end}}";
+        let template = format!(
+            "{{{{range .items}}}}{{{{if not .metadata.deletionTimestamp}}}}{{{{{field}}}}} {{{{end}}}}{{{{end}}}}"
+        );
         let output = format!("go-template={template}");
         let selector = "app.kubernetes.io/name=invoke-runner";
         let ran = self.kubectl(&[
@@ -352,6 +359,10 @@ impl Bed {
     /// # Panics
     /// If Kubernetes refuses.
     pub fn kill_runners(&self) {
+        // First with a signal: a kubelet that finds a pod deleted asks its programs to stop, and gives them time.
+        for uid in self.runners(".metadata.uid") {
+            signal("KILL", &processes_of_pod(self, &uid));
+        }
         let selector = "app.kubernetes.io/name=invoke-runner";
         let ran = self.kubectl(&[
             "delete",

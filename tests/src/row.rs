@@ -301,27 +301,13 @@ pub fn words(found: &[Violation]) -> String {
         .collect()
 }
 
-/// A fault that is not made here: the page in the docs says why, and what is tested instead.
-pub fn not_tested(number: u8, fault: &str, why: &str, instead: &str) {
-    write(&json!({
-        "row": number,
-        "fault": fault,
-        "test": test(),
-        "without": "",
-        "breaks": "",
-        "positive": format!("not tested: {why}; instead: {instead}"),
-        "control": "",
-        "seconds": 0,
-    }));
-}
-
 /// For the page in the docs: one file a row, made anew by each run.
 fn write_record(row: &Row, positive: &str, control: &str, took: Duration) {
     let without = match row.without {
         Without::Dispatcher(name) | Without::Runner(name) => name,
         Without::Scenario(words) => words,
     };
-    write(&json!({
+    let record = json!({
         "row": row.number,
         "fault": row.fault,
         "test": test(),
@@ -330,10 +316,7 @@ fn write_record(row: &Row, positive: &str, control: &str, took: Duration) {
         "positive": positive,
         "control": control,
         "seconds": took.as_secs(),
-    }));
-}
-
-fn write(record: &serde_json::Value) {
+    });
     let folder = records();
     std::fs::create_dir_all(&folder).expect("the target folder can be written");
     let file = folder.join(format!("{}.json", test().replace("::", "-")));
