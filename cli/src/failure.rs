@@ -4,7 +4,7 @@
 use invoke_protocol::problem::{Problem, ProblemCode};
 
 use crate::exit::Exit;
-use crate::{client, command_line, follow, output, printer, settings, submission};
+use crate::{client, command_line, files, follow, output, printer, settings, submission};
 
 /// The end of the program, with its words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,20 @@ impl From<command_line::Error> for Failure {
             exit: Exit::BAD_INPUT,
             message: Some(error.to_string()),
             hint,
+        }
+    }
+}
+
+impl From<files::Error> for Failure {
+    fn from(error: files::Error) -> Self {
+        let exit = match error {
+            files::Error::Archive(_) => Exit::INTERNAL,
+            _ => Exit::BAD_INPUT,
+        };
+        Self {
+            exit,
+            message: Some(chain(&error)),
+            hint: error.hint(),
         }
     }
 }

@@ -306,7 +306,8 @@ async fn write_now(stream: Stream, bytes: Vec<u8>) -> Result<(), Error> {
     Ok(written.map_err(|source| printer::Error::of(name, source))?)
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// A digest as it is written everywhere.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
