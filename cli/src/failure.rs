@@ -4,7 +4,9 @@
 use invoke_protocol::problem::{Problem, ProblemCode};
 
 use crate::exit::Exit;
-use crate::{client, command_line, files, follow, output, printer, settings, submission};
+use crate::{
+    client, command_line, environment, files, follow, output, printer, settings, submission,
+};
 
 /// The end of the program, with its words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,16 @@ impl From<command_line::Error> for Failure {
             exit: Exit::BAD_INPUT,
             message: Some(error.to_string()),
             hint,
+        }
+    }
+}
+
+impl From<environment::Error> for Failure {
+    fn from(error: environment::Error) -> Self {
+        Self {
+            exit: Exit::BAD_INPUT,
+            message: Some(chain(&error)),
+            hint: error.hint(),
         }
     }
 }
