@@ -1,10 +1,10 @@
 //! `invoke`: runs a command inside a private Kubernetes cluster and behaves as if it ran here.
 //!
 //! The modules are listed in the order of a run: the command line is read ([`args`], [`command_line`]), the
-//! [`environment`] and the [`files`] of the command are gathered, [`settings`] say whom to ask, a subcommand ([`commands`]) makes calls ([`client`]), a job is submitted
-//! ([`submission`]) and followed ([`follow`]) while [`interrupt`]s are caught and [`notices`] given; its
-//! [`output`] is printed, through [`terminal`] if that is one, and verified, and its [`verdict`] becomes
-//! the [`exit`] code.
+//! command's [`environment`] and its [`files`] are gathered, [`settings`] say whom to ask, a subcommand
+//! ([`commands`]) makes calls ([`client`]), a job is submitted ([`submission`]) and followed ([`follow`])
+//! while [`interrupt`]s are caught and [`notices`] given; its [`output`] is printed, through [`terminal`] if
+//! that is one, and verified, and its [`verdict`] becomes the [`exit`] code.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
