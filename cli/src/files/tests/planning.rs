@@ -248,6 +248,12 @@ fn two_files_for_one_path_are_refused_by_both_names() {
         here.refusal(&["a:c", "b:c"]),
         "a/link and b/link would both be c/link in the work folder"
     );
+    fs::remove_file(here.at("b/link")).unwrap();
+    here.link("b/link", "y");
+    assert_eq!(
+        here.refusal(&["a:c", "b:c"]),
+        "a/link and b/link would both be c/link in the work folder"
+    );
 }
 
 #[test]
