@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `--env NAME=VALUE` | this value |
 //! | `--env NAME` | the value that the variable has here |
-//! | `--env-file FILE` | lines of either form ([`env_file`]) |
+//! | `--env-file FILE` | lines of either form (`env_file`) |
 //! | `--secret NAME` | the value that the variable has here, masked in the output |
 //! | `--secret NAME=@FILE` | the content of a file, without the newline at its end, masked in the output |
 //!

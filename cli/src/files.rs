@@ -1,10 +1,10 @@
 //! What `-f` attaches: one archive of files and folders, the same bytes for the same tree.
 //!
-//! Each value of `-f` ([`argument`]) is walked ([`walk`]) into one [`tree`] of what the command's work
+//! Each value of `-f` (`argument`) is walked (`walk`) into one `tree` of what the command's work
 //! folder will hold. The finished [`Plan`] has been checked in every way that needs no reading: nothing
 //! is unreadable, in two places at once, a device, a link that leads astray, or too much. Its
-//! [`fingerprint`] finds an archive that was made of the same files before ([`cache`]); otherwise it is
-//! packed ([`archive`]).
+//! `fingerprint` finds an archive that was made of the same files before (`cache`); otherwise it is
+//! packed (`archive`).
 //!
 //! | value | lands in the work folder as |
 //! |---|---|
