@@ -197,13 +197,20 @@ pub enum Verb {
         id: JobId,
     },
     /// Print the output of a job so far
-    #[command(after_help = "Example:\n  invoke logs -f 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10")]
-    Logs {
-        /// Follow the job to its end, and exit with its code
-        #[arg(short, long)]
-        follow: bool,
+    #[command(
+        after_help = "Examples:\n  invoke logs -f 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10\n  invoke logs --tail 20 --timestamps 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10"
+    )]
+    Logs(LogsArgs),
+    /// List what the command of a job left in $INVOKE_ARTIFACTS, or fetch it
+    #[command(
+        after_help = "Examples:\n  invoke artifacts 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10\n  invoke artifacts 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10 get report.html\n  invoke artifacts 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10 get --all -d out"
+    )]
+    Artifacts {
         /// The job
         id: JobId,
+        /// What to do with them; list them if silent
+        #[command(subcommand)]
+        verb: Option<ArtifactsVerb>,
     },
     /// List jobs, or show one
     #[command(
@@ -252,6 +259,57 @@ pub enum Verb {
     /// Print the version
     #[command(after_help = "Example:\n  invoke version")]
     Version,
+}
+
+/// Which part of the output to print, and how.
+#[derive(Debug, clap::Args)]
+pub struct LogsArgs {
+    /// Follow the job to its end, and exit with its code
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only stdout
+    #[arg(long, conflicts_with = "stderr")]
+    pub stdout: bool,
+    /// Only stderr
+    #[arg(long)]
+    pub stderr: bool,
+    /// Only the last lines
+    ///
+    /// Lines of both streams are counted together, in the order in which they begin. With --follow, what
+    /// comes after them too.
+    #[arg(long, value_name = "LINES", conflicts_with = "since_line")]
+    pub tail: Option<u64>,
+    /// Begin with this line; the first is 1
+    #[arg(long, value_name = "LINE", value_parser = clap::value_parser!(u64).range(1..))]
+    pub since_line: Option<u64>,
+    /// Say before each line when it was printed (RFC 3339, UTC), by the clock of the pod's node
+    #[arg(long)]
+    pub timestamps: bool,
+    /// The job
+    pub id: JobId,
+}
+
+/// What to do with artifacts.
+#[derive(Debug, Subcommand)]
+pub enum ArtifactsVerb {
+    /// Write them below a folder; a file that is there already stays as it is
+    #[command(
+        after_help = "Example:\n  invoke artifacts 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10 get --all -d out"
+    )]
+    Get {
+        /// Which, by the names that the list shows
+        #[arg(value_name = "NAME", required_unless_present = "all")]
+        names: Vec<String>,
+        /// All of them
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+        /// Below this folder, which is made if it is missing
+        #[arg(short = 'd', long = "dir", value_name = "FOLDER", default_value = ".")]
+        folder: std::path::PathBuf,
+        /// Replace files that are there already
+        #[arg(long)]
+        overwrite: bool,
+    },
 }
 
 /// What to do with clusters.

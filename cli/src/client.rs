@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use invoke_protocol::api::{
-    self, AddClusterRequest, ClusterList, EventsQuery, JobList, JobQuery, JobsQuery,
+    self, AddClusterRequest, ArtifactList, ClusterList, EventsQuery, JobList, JobQuery, JobsQuery,
     JoinInvitation, OutputQuery,
 };
 use invoke_protocol::id::{ClusterName, JobId};
 use invoke_protocol::job::{CancelRequest, Job, JobSpec};
 use invoke_protocol::problem::{self, Problem};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::{Host, Url};
 use uuid::Uuid;
@@ -36,6 +36,8 @@ pub const LONG_POLL_SECONDS: u64 = 20;
 const MAX_ANSWER_BYTES: usize = 512 * 1024 * 1024;
 /// The longest piece of output that is read: twice what a dispatcher answers at once.
 const MAX_OUTPUT_BYTES: usize = 16 * 1024 * 1024;
+/// The longest list of artifacts that is read: 100,000 of them with long paths.
+const MAX_MANIFEST_BYTES: usize = 64 * 1024 * 1024;
 /// The longest refusal that is read.
 const MAX_PROBLEM_BYTES: usize = 64 * 1024;
 
@@ -144,20 +146,83 @@ impl Client {
     /// # Errors
     /// See [`Error`]. A body that is cut off is [`Error::Unreachable`].
     pub async fn output(&self, id: JobId, from: u64) -> Result<Vec<u8>, Error> {
-        let request = self
-            .job_request(Method::GET, api::JOB_OUTPUT, id)
-            .query(&OutputQuery {
-                from,
-                last_bytes: None,
-            });
-        let response = self.send(request).await?;
-        let end = response.headers().get(api::OUTPUT_END);
-        let end: Option<u64> = end.and_then(|value| value.to_str().ok()?.parse().ok());
+        let query = OutputQuery {
+            from,
+            last_bytes: None,
+        };
+        let (_, log) = self.piece_of_output(id, query, |_| Some(from)).await?;
+        Ok(log)
+    }
+
+    /// The piece of a job's output log that begins at least so many bytes before its end, and where it
+    /// begins.
+    ///
+    /// # Errors
+    /// As [`Client::output`].
+    pub async fn last_output(&self, id: JobId, last_bytes: u64) -> Result<(u64, Vec<u8>), Error> {
+        let query = OutputQuery {
+            from: 0,
+            last_bytes: Some(last_bytes),
+        };
+        let start = |headers: &HeaderMap| position(headers, api::OUTPUT_START);
+        self.piece_of_output(id, query, start).await
+    }
+
+    async fn piece_of_output(
+        &self,
+        id: JobId,
+        query: OutputQuery,
+        start: impl Fn(&HeaderMap) -> Option<u64>,
+    ) -> Result<(u64, Vec<u8>), Error> {
+        let request = self.job_request(Method::GET, api::JOB_OUTPUT, id);
+        let response = self.send(request.query(&query)).await?;
+        let (start, end) = (
+            start(response.headers()),
+            position(response.headers(), api::OUTPUT_END),
+        );
         let log = self.body(response, MAX_OUTPUT_BYTES).await?;
-        match end {
-            Some(end) if end.checked_sub(from) == Some(log.len() as u64) => Ok(log),
+        match (start, end) {
+            (Some(start), Some(end)) if end.checked_sub(start) == Some(log.len() as u64) => {
+                Ok((start, log))
+            }
             _ => Err(self.nonsense("a piece of output does not have the length that it claims")),
         }
+    }
+
+    /// The artifacts of a job that is over.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn artifacts(&self, id: JobId) -> Result<ArtifactList, Error> {
+        let request = self.job_request(Method::GET, api::JOB_ARTIFACTS, id);
+        let body = self
+            .body(self.send(request).await?, MAX_MANIFEST_BYTES)
+            .await?;
+        serde_json::from_slice(&body).map_err(|error| self.nonsense(error.to_string()))
+    }
+
+    /// Bytes of a job's artifacts, from one position to before another, piece by piece. The range must not
+    /// be empty.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn artifact(
+        &self,
+        id: JobId,
+        range: std::ops::Range<u64>,
+    ) -> Result<ArtifactBytes<'_>, Error> {
+        let header = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
+        let request = self
+            .job_request(Method::GET, api::JOB_ARTIFACTS_CONTENT, id)
+            .header(RANGE, header);
+        let response = self.send(request).await?;
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            return Err(self.nonsense("a range of bytes is not answered as one"));
+        }
+        Ok(ArtifactBytes {
+            client: self,
+            response,
+        })
     }
 
     /// Asks for a job to be stopped. To ask again changes nothing, or shortens the grace.
@@ -298,6 +363,27 @@ impl Client {
             why: why.into(),
         }
     }
+}
+
+/// Bytes that come piece by piece.
+pub struct ArtifactBytes<'a> {
+    client: &'a Client,
+    response: Response,
+}
+
+impl ArtifactBytes<'_> {
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], if the connection is cut.
+    pub async fn next(&mut self) -> Result<Option<bytes::Bytes>, Error> {
+        let piece = self.response.chunk().await;
+        piece.map_err(|error| self.client.unreachable(&error))
+    }
+}
+
+fn position(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
 }
 
 /// When a dispatcher wants to be asked again, in the form in which dispatchers say it: in seconds.

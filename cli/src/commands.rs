@@ -13,6 +13,7 @@ use crate::settings::{Places, Settings};
 pub mod run;
 pub mod result;
 pub mod logs;
+pub mod artifacts;
 pub mod jobs;
 pub mod why;
 pub mod cancel;
@@ -86,7 +87,12 @@ pub async fn dispatch(
     match task {
         Task::Run(request) => run::run(request, &session).await,
         Task::Verb(Verb::Result { id }) => result::result(id, &session).await,
-        Task::Verb(Verb::Logs { follow, id }) => logs::logs(id, follow, &session).await,
+        Task::Verb(Verb::Logs(args)) => logs::logs(args, &session).await,
+        Task::Verb(Verb::Artifacts { id, verb: None }) => artifacts::list(id, &session).await,
+        Task::Verb(Verb::Artifacts {
+            id,
+            verb: Some(verb),
+        }) => artifacts::get(id, verb, &session).await,
         Task::Verb(Verb::Jobs { id: Some(id), .. }) => jobs::one(id, &session).await,
         Task::Verb(Verb::Jobs {
             id: None,

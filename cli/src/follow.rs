@@ -210,8 +210,9 @@ impl<'a> Follow<'a> {
                     self.notices.observe(&job);
                     return Ok(Pass::Over(job));
                 }
-                JobEvent::Output { stream, data, .. } => {
-                    if !self.output.take(stream, &data, placed.position).await? {
+                JobEvent::Output { stream, at, data } => {
+                    let taken = self.output.take(stream, at, &data, placed.position);
+                    if !taken.await? {
                         return Err(
                             self.nonsense("a piece of output does not continue the one before")
                         );

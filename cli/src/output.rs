@@ -10,13 +10,19 @@ use std::io;
 use aws_lc_rs::digest;
 use invoke_protocol::job::{Completeness, Job};
 use invoke_protocol::output::{FRAME_HEADER_BYTES, Stream, StreamSummary, frames};
+use jiff::Timestamp;
 
 use crate::printer::{self, Printer, write_and_flush};
 use crate::terminal::Sanitiser;
+use crate::view::View;
 
 /// Takes the output of one job.
 pub struct Output<'a> {
     destination: Destination<'a>,
+    /// What of it is shown; `None` if all.
+    view: Option<View>,
+    /// Whether it was taken from its first byte on: only then can it be compared.
+    is_whole: bool,
     position: u64,
     stdout: Tally,
     stderr: Tally,
@@ -95,9 +101,30 @@ impl<'a> Output<'a> {
     fn new(destination: Destination<'a>) -> Self {
         Self {
             destination,
+            view: None,
+            is_whole: true,
             position: 0,
             stdout: Tally::new(),
             stderr: Tally::new(),
+        }
+    }
+
+    /// The same, of which only a part is shown.
+    #[must_use]
+    pub fn seen_through(self, view: View) -> Self {
+        Self {
+            view: Some(view),
+            ..self
+        }
+    }
+
+    /// The same, taken only from a position of the output log on.
+    #[must_use]
+    pub fn from_position(self, position: u64) -> Self {
+        Self {
+            position,
+            is_whole: position == 0,
+            ..self
         }
     }
 
@@ -112,7 +139,13 @@ impl<'a> Output<'a> {
     ///
     /// # Errors
     /// [`Error::Print`].
-    pub async fn take(&mut self, stream: Stream, bytes: &[u8], end: u64) -> Result<bool, Error> {
+    pub async fn take(
+        &mut self,
+        stream: Stream,
+        at: Timestamp,
+        bytes: &[u8],
+        end: u64,
+    ) -> Result<bool, Error> {
         if end <= self.position {
             return Ok(true);
         }
@@ -124,7 +157,7 @@ impl<'a> Output<'a> {
         if !headers.is_some_and(fits) {
             return Ok(false);
         }
-        self.write(stream, bytes).await?;
+        self.write(stream, at, bytes).await?;
         self.position = end;
         Ok(true)
     }
@@ -138,13 +171,15 @@ impl<'a> Output<'a> {
             let Ok(frame) = frame else {
                 return Ok(false);
             };
-            self.write(frame.stream, frame.payload).await?;
+            self.write(frame.stream, frame.at, frame.payload).await?;
             self.position += (FRAME_HEADER_BYTES + frame.payload.len()) as u64;
         }
         Ok(true)
     }
 
-    async fn write(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Error> {
+    async fn write(&mut self, stream: Stream, at: Timestamp, bytes: &[u8]) -> Result<(), Error> {
+        let seen = self.view.as_mut().map(|view| view.show(stream, at, bytes));
+        let wanted = seen.as_deref().unwrap_or(bytes);
         match (&mut self.destination, stream) {
             (
                 Destination::Streams {
@@ -156,14 +191,18 @@ impl<'a> Output<'a> {
             ) => {
                 printer.clear_status();
                 let shown = match stream {
-                    Stream::Stdout => stdout.show(bytes),
-                    Stream::Stderr => stderr.show(bytes),
+                    Stream::Stdout => stdout.show(wanted),
+                    Stream::Stderr => stderr.show(wanted),
                 };
                 printer.leave_colours(stdout.is_coloured() || stderr.is_coloured());
                 write_now(stream, shown).await?;
             }
-            (Destination::Memory { stdout, .. }, Stream::Stdout) => stdout.extend_from_slice(bytes),
-            (Destination::Memory { stderr, .. }, Stream::Stderr) => stderr.extend_from_slice(bytes),
+            (Destination::Memory { stdout, .. }, Stream::Stdout) => {
+                stdout.extend_from_slice(wanted)
+            }
+            (Destination::Memory { stderr, .. }, Stream::Stderr) => {
+                stderr.extend_from_slice(wanted)
+            }
         }
         match stream {
             Stream::Stdout => self.stdout.add(bytes),
@@ -195,12 +234,12 @@ impl<'a> Output<'a> {
     }
 
     /// Compares what was taken with what a job that is over says of its output. A job that says
-    /// itself that output is missing has nothing to compare.
+    /// itself that output is missing has nothing to compare, nor has who took only a part.
     ///
     /// # Errors
     /// [`Error::Mismatch`].
     pub fn verify(&self, job: &Job) -> Result<(), Error> {
-        if job.output_complete != Some(Completeness::Yes) {
+        if job.output_complete != Some(Completeness::Yes) || !self.is_whole {
             return Ok(());
         }
         self.stdout.compare("stdout", job.stdout.as_ref())?;
@@ -315,26 +354,28 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
     #[tokio::test]
     async fn a_piece_is_taken_once_and_a_gap_never() {
         let mut output = Output::to_memory();
-        assert!(output.take(Stream::Stdout, b"one", 16).await.unwrap());
+        assert!(output.take(Stream::Stdout, NOW, b"one", 16).await.unwrap());
         assert!(
-            output.take(Stream::Stdout, b"one", 16).await.unwrap(),
+            output.take(Stream::Stdout, NOW, b"one", 16).await.unwrap(),
             "again: passed over"
         );
         assert!(
-            !output.take(Stream::Stdout, b"two", 33).await.unwrap(),
+            !output.take(Stream::Stdout, NOW, b"two", 33).await.unwrap(),
             "a byte is missing"
         );
         assert!(
-            !output.take(Stream::Stdout, b"two", 19).await.unwrap(),
+            !output.take(Stream::Stdout, NOW, b"two", 19).await.unwrap(),
             "no room for a header"
         );
-        assert!(output.take(Stream::Stderr, b"two", 32).await.unwrap());
+        assert!(output.take(Stream::Stderr, NOW, b"two", 32).await.unwrap());
         assert!(
             output
-                .take(Stream::Stdout, b"three four", 68)
+                .take(Stream::Stdout, NOW, b"three four", 68)
                 .await
                 .unwrap(),
             "two frames in one"

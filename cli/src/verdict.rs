@@ -1,9 +1,10 @@
 //! How a job ended: the words, and the exit code.
 
 use invoke_protocol::job::{Completeness, Job};
-use invoke_protocol::output::IncompleteReason;
+use invoke_protocol::output::{Discarded, IncompleteReason};
 use invoke_protocol::state::{ReasonCode, Started, StateName};
 
+use crate::commands::artifacts;
 use crate::exit::Exit;
 use crate::printer::Printer;
 use crate::table::moment;
@@ -13,6 +14,9 @@ use crate::table::moment;
 #[must_use]
 pub fn conclude(job: &Job, taken_bytes: u64, printer: &Printer) -> Exit {
     if let Some(sentence) = incomplete(job, taken_bytes) {
+        printer.say(&sentence);
+    }
+    if let Some(sentence) = job.artifacts.as_ref().and_then(artifacts::incomplete) {
         printer.say(&sentence);
     }
     if let Some(sentence) = sentence(job) {
@@ -80,7 +84,14 @@ fn incomplete(job: &Job, taken_bytes: u64) -> Option<String> {
     }
     let why = missing(job);
     let written = match (&job.stdout, &job.stderr) {
-        (Some(stdout), Some(stderr)) => format!(" of {}", stdout.bytes + stderr.bytes),
+        (Some(stdout), Some(stderr)) => {
+            let Discarded {
+                stdout_bytes,
+                stderr_bytes,
+            } = job.discarded;
+            let all = stdout.bytes + stderr.bytes + stdout_bytes + stderr_bytes;
+            format!(" of {all}")
+        }
         _ => String::new(),
     };
     Some(format!(

@@ -96,19 +96,20 @@ pub async fn run(request: Request, session: &Session<'_>) -> Result<Exit, Failur
         Err(Left) => return Err(left_while_submitting()),
     };
     if request.wait {
-        follow(job.id, Some(&job), interrupts, session).await
+        follow(job.id, Some(&job), session.output(), interrupts, session).await
     } else {
         leave(&job, session)
     }
 }
 
-/// Follows a job from its first byte to its end. `known` is the job as it was last seen.
+/// Follows a job to its end. `known` is the job as it was last seen.
 ///
 /// # Errors
 /// [`Failure`] if there is no more to be known of it.
 pub(super) async fn follow(
     id: JobId,
     known: Option<&Job>,
+    output: Output<'_>,
     mut interrupts: Interrupts<'_>,
     session: &Session<'_>,
 ) -> Result<Exit, Failure> {
@@ -119,13 +120,7 @@ pub(super) async fn follow(
     if let Some(job) = known {
         notices.observe(job);
     }
-    let follow = Follow::new(
-        client,
-        id,
-        session.output(),
-        notices,
-        following_patience(session),
-    );
+    let follow = Follow::new(client, id, output, notices, following_patience(session));
     match interrupts.following(client, id, follow.to_end()).await {
         Ok(Ok((job, output))) => finish(job, output, session),
         // Only a job of ours is worth a word more: `logs -f` was given the id.

@@ -213,7 +213,7 @@ fn a_gap_is_refused() {
             "seven b",
             "a piece of output does not continue the one before",
         ),
-        ("ten bytes.", "OUTPUT IS WRONG: stdout came to 100 bytes"),
+        ("thirteen byte", "OUTPUT IS WRONG: stdout came to 100 bytes"),
     ] {
         let bed = submitted();
         let printed = Printed::nothing().out(missing).out([b'x'; 100]);

@@ -16,6 +16,8 @@ mod follow;
 mod ends;
 mod interrupt;
 mod inspect;
+mod logs;
+mod artifacts;
 mod why;
 mod cancel;
 mod clusters;

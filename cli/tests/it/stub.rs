@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use invoke_protocol::api::{JobEvent, OUTPUT_END, SERVER_VERSION};
+use invoke_protocol::api::{JobEvent, OUTPUT_END, OUTPUT_START, SERVER_VERSION};
 use invoke_protocol::output::Frame;
 use invoke_protocol::problem::{Problem, ProblemCode};
 use serde::Serialize;
@@ -68,6 +68,8 @@ enum Content {
     Pieces(Vec<Piece>),
     /// The output log, from where the query says.
     Log,
+    /// The bytes that `Range` asks for; so many at most, and then the connection breaks.
+    Range(Bytes, usize),
 }
 
 /// A piece of an answer that comes bit by bit.
@@ -114,6 +116,12 @@ impl Answer {
 
     pub(crate) fn log() -> Self {
         Self::new(200, "application/octet-stream", Content::Log)
+    }
+
+    /// The range of these bytes that is asked for; if it is longer than `most`, it is cut off there.
+    pub(crate) fn range(bytes: &[u8], most: usize) -> Self {
+        let content = Content::Range(Bytes::copy_from_slice(bytes), most);
+        Self::new(206, "application/octet-stream", content)
     }
 
     /// The connection breaks instead of an answer, after the request has arrived.
@@ -164,14 +172,32 @@ impl Answer {
                 Body::from_stream(stream(pieces))
             }
             Content::Log => {
-                let from = seen
-                    .query
-                    .split('&')
-                    .find_map(|pair| pair.strip_prefix("from="));
-                let from: usize = from.map_or(0, |from| from.parse().unwrap());
+                let asked = |name: &str| -> Option<usize> {
+                    let mut pairs = seen.query.split('&');
+                    let value = pairs.find_map(|pair| pair.strip_prefix(name))?;
+                    Some(value.parse().unwrap())
+                };
+                let from = match asked("last_bytes=") {
+                    Some(last) => last_frames(log, last),
+                    None => asked("from=").unwrap_or(0),
+                };
                 let piece = first_frames(&log[from..]);
-                response = response.header(OUTPUT_END, from + piece.len());
+                response = response
+                    .header(OUTPUT_START, from)
+                    .header(OUTPUT_END, from + piece.len());
                 Body::from(piece.to_vec())
+            }
+            Content::Range(bytes, most) => {
+                let range = seen.header("range").strip_prefix("bytes=").unwrap();
+                let (first, last) = range.split_once('-').unwrap();
+                let asked: Bytes =
+                    bytes.slice(first.parse::<usize>().unwrap()..=last.parse::<usize>().unwrap());
+                let mut pieces = vec![Piece::Bytes(asked[..asked.len().min(most)].to_vec())];
+                if asked.len() > most {
+                    pieces.push(Piece::Pause(Duration::from_millis(100)));
+                    pieces.push(Piece::Cut);
+                }
+                Body::from_stream(stream(pieces))
             }
         };
         response.body(body).unwrap()
@@ -187,6 +213,17 @@ fn first_frames(log: &[u8]) -> &[u8] {
         end += taken;
     }
     &log[..end]
+}
+
+/// Where the frames begin that have the last bytes.
+fn last_frames(log: &[u8], last: usize) -> usize {
+    let mut begin = 0;
+    while let Ok(Some((_, taken))) = Frame::decode(&log[begin..])
+        && log.len() - begin - taken >= last
+    {
+        begin += taken;
+    }
+    begin
 }
 
 fn stream(pieces: Vec<Piece>) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {
