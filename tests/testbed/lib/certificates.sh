@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Two authorities that do not know each other, made once an instance: `cluster` for Kubernetes, `broker` for RabbitMQ.
+# Two authorities that do not know each other, made once an instance: `cluster` for Kubernetes, `broker` for RabbitMQ and S3.
 # The folder is readable by root alone; who else needs a certificate gets a copy of exactly that one.
 
 pki() { echo "$STATE/pki"; }

@@ -3,7 +3,7 @@
 
 # In the order of the start; the stop goes backwards.
 instance_parts() {
-    printf '%s\n' "${BROKER_PARTS[@]}" postgres
+    printf '%s\n' "${BROKER_PARTS[@]}" postgres s3
     if ! uses_existing_cluster; then printf '%s\n' "${KUBERNETES_PARTS[@]}"; fi
     if product_installed; then echo dispatcher; fi
 }
@@ -37,15 +37,17 @@ instance_up() {
     # The broker and the database take seconds to start; meanwhile the cluster does.
     broker_start
     start_if_stopped postgres
+    start_if_stopped s3
     if ! uses_existing_cluster; then
         kubernetes_start
         kubernetes_await
         say "kubernetes: node ready"
     fi
     database_await
+    objects_await
     broker_await
     if product_installed; then product_dispatcher_ensure; fi
-    say "$NAME: up (API server $(address_of_api), AMQPS $HUB_IP:5671, PostgreSQL $(address_postgres) in the hub)"
+    say "$NAME: up (API server $(address_of_api), AMQPS $HUB_IP:5671, PostgreSQL $(address_postgres), S3 $(address_s3) in the hub)"
 }
 
 address_of_api() {
@@ -130,7 +132,7 @@ instance_stop_parts() {
     else
         stop_together dispatcher
     fi
-    stop_together rabbitmq postgres containerd etcd
+    stop_together rabbitmq postgres s3 containerd etcd
     stop_together epmd
     if ! uses_existing_cluster; then cgroup_kill ''; fi
 }
@@ -181,6 +183,7 @@ instance_env() {
     export_line INVOKE_TEST_AMQP_MANAGEMENT_URL "$(broker_management_url)"
     export_line INVOKE_TEST_AMQP_CA "$(broker_ca)"
     export_line INVOKE_TEST_POSTGRES_URL "$(database_url)"
+    objects_env
     export_line INVOKE_TEST_KUBECONFIG_ADMIN "$KUBECONFIG_ADMIN"
     export_line INVOKE_TEST_KUBECTL "$KUBECTL"
     export_line INVOKE_TEST_HELM "$HELM"

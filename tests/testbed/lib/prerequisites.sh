@@ -13,10 +13,8 @@ require_machine() {
     [[ $(uname -s) == Linux && $(uname -m) == x86_64 ]] || fail "needs Linux on x86_64"
     command -v apt-get >/dev/null || fail "needs Debian 12 (apt-get was not found): run it on a Debian 12 machine"
     require_disk
-    if ! uses_existing_cluster; then
-        require_kernel
-        require_go
-    fi
+    require_go
+    if ! uses_existing_cluster; then require_kernel; fi
 }
 
 require_disk() {
@@ -45,7 +43,7 @@ require_nftables() {
 }
 
 require_go() {
-    command -v go >/dev/null || fail "needs Go 1.$GO_NEEDED_MINOR or newer to build Kubernetes: install it and put it in PATH"
+    command -v go >/dev/null || fail "needs Go 1.$GO_NEEDED_MINOR or newer to build Kubernetes and an S3 server: install it and put it in PATH"
     local version minor
     version=$(GOTOOLCHAIN=local go env GOVERSION)
     minor=${version#go1.}
