@@ -335,14 +335,18 @@ fn log(refusal: &Refusal) {
     }
 }
 
-/// An error with all that lies behind it, in one line.
+/// An error with all that lies behind it, in one line. What has told its cause itself is not asked for it.
 #[must_use]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let sources = std::iter::successors(Some(error), |error| error.source());
-    sources
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |told, cause| {
+        let cause = cause.to_string();
+        if told.ends_with(&cause) {
+            told
+        } else {
+            format!("{told}: {cause}")
+        }
+    })
 }
 
 fn status(code: ProblemCode) -> StatusCode {
