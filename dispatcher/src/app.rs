@@ -1,6 +1,7 @@
 //! The composition root: every part is built here, in the order in which a job meets them, started,
 //! and stopped in reverse.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::access::Locked;
 use crate::api::turns::Turns;
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, Environment};
 use crate::broker::{self, Broker, Target};
 use crate::broker_admin::BrokerAdmin;
 use crate::data_folder::DataFolder;
@@ -228,9 +229,17 @@ fn sqlite_url(file: &Path) -> anyhow::Result<String> {
 
 fn open_blobs(storage: &Storage, folder: &DataFolder) -> anyhow::Result<Blobs> {
     Ok(match &storage.blob_url {
-        Some(url) => Blobs::at(url)?,
+        Some(url) => Blobs::at(url, &environment())?,
         None => Blobs::in_folder(&folder.path("blobs"))?,
     })
+}
+
+/// What is not text is nothing that we would know.
+fn environment() -> Environment {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// All doors, with what is around every one of them.

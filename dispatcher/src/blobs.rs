@@ -8,22 +8,32 @@
 //! kernel may drop the pages and call the next sync a success. So nothing is written after that until a
 //! person has looked at the disk and started the program again.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use invoke_protocol::id::JobId;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode};
+use object_store::{
+    Certificate, ClientOptions, ObjectStore, ObjectStoreExt as _, PutMode, RetryConfig,
+};
 use url::Url;
 
 use crate::problem::chain;
+
+/// Environment variables, by name.
+pub type Environment = BTreeMap<String, String>;
 
 /// Where blobs are. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -53,6 +63,9 @@ pub enum Error {
     /// The URL is of a kind that we do not know, or that does not keep what it is given.
     #[error("--blob-url must begin with s3://, gs://, az:// or file:///, not {0}:")]
     Unknown(String),
+    /// The file with the bucket's authority cannot be read.
+    #[error("cannot read the certificates in {0}, which AWS_CA_BUNDLE names")]
+    Ca(PathBuf, #[source] std::io::Error),
     /// The store did not take it.
     #[error("cannot store blob {0}")]
     Put(String, #[source] object_store::Error),
@@ -68,6 +81,27 @@ pub enum Error {
     /// The store did not remove it, or what begins so.
     #[error("cannot remove blob {0}")]
     Delete(String, #[source] object_store::Error),
+}
+
+/// The library's builders are alike and share no trait. What does not begin with a name of the cloud's own is not
+/// meant for it, though the library would take it: `TOKEN` or `ENDPOINT` may mean anything in an environment.
+macro_rules! in_bucket {
+    ($builder:ty, $names:expr, $url:expr, $client:expr, $environment:expr) => {{
+        let plain = <$builder>::new()
+            .with_url($url.as_str())
+            .with_client_options($client)
+            .with_retry(patience());
+        let named = $environment
+            .iter()
+            .filter(|(name, _)| $names.iter().any(|own| name.starts_with(own)));
+        let configured = named.fold(plain, |builder, (name, value)| {
+            match name.to_ascii_lowercase().parse() {
+                Ok(key) => builder.with_config(key, value),
+                Err(_) => builder,
+            }
+        });
+        configured.build().map(|store| Arc::new(store) as _)
+    }};
 }
 
 impl Blobs {
@@ -96,21 +130,33 @@ impl Blobs {
     /// own tools use (`AWS_ACCESS_KEY_ID`, …).
     ///
     /// # Errors
-    /// [`Error::Open`], [`Error::Folder`], [`Error::Unknown`].
-    pub fn at(url: &Url) -> Result<Self, Error> {
+    /// [`Error::Open`], [`Error::Folder`], [`Error::Unknown`], [`Error::Ca`].
+    pub fn at(url: &Url, environment: &Environment) -> Result<Self, Error> {
         let unknown = || Error::Unknown(url.scheme().to_owned());
-        match url.scheme() {
-            "s3" | "gs" | "az" => Self::in_bucket(url),
-            "file" => Self::in_folder(&url.to_file_path().map_err(|()| unknown())?),
-            _ => Err(unknown()),
-        }
-    }
-
-    fn in_bucket(url: &Url) -> Result<Self, Error> {
-        let environment = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
-        let (store, prefix) = object_store::parse_url_opts(url, environment)
-            .map_err(|error| Error::Open(url.to_string(), error))?;
-        Ok(Self::over(Arc::new(PrefixStore::new(store, prefix))))
+        let client = ClientOptions::default();
+        let store: object_store::Result<Arc<dyn ObjectStore>> = match url.scheme() {
+            "file" => return Self::in_folder(&url.to_file_path().map_err(|()| unknown())?),
+            "s3" => {
+                let client = trusting(environment.get("AWS_CA_BUNDLE"), client)?;
+                in_bucket!(AmazonS3Builder, ["AWS_"], url, client, environment)
+            }
+            "gs" => in_bucket!(
+                GoogleCloudStorageBuilder,
+                ["GOOGLE_"],
+                url,
+                client,
+                environment
+            ),
+            "az" => {
+                // The second is set by Azure's own services, for those who run in them.
+                let names = ["AZURE_", "IDENTITY_ENDPOINT"];
+                in_bucket!(MicrosoftAzureBuilder, names, url, client, environment)
+            }
+            _ => return Err(unknown()),
+        };
+        let below_prefix = || Ok(PrefixStore::new(store?, Path::from_url_path(url.path())?));
+        let store = below_prefix().map_err(|error| Error::Open(url.to_string(), error))?;
+        Ok(Self::over(Arc::new(store)))
     }
 
     fn over(store: Arc<dyn ObjectStore>) -> Self {
@@ -182,16 +228,21 @@ impl Blobs {
             .store
             .put_opts(key, bytes.into(), PutMode::Create.into())
             .await;
-        match created {
-            Ok(_) => Ok(length),
-            Err(object_store::Error::AlreadyExists { .. }) => {
-                let existing = self.store.get(key).await?.bytes().await?;
-                let length = existing.len() as u64;
-                self.store.put(key, existing.into()).await?;
-                Ok(length)
-            }
-            Err(error) => Err(error),
-        }
+        let existing = match created {
+            Ok(_) => return Ok(length),
+            Err(object_store::Error::AlreadyExists { .. }) => self.read(key).await?,
+            // A server that refuses before it has read all of it closes the connection, and its answer is lost
+            // while we still write; so may be the answer of one that has stored it. Reading tells: it is there,
+            // or the key is wrong, and so on.
+            Err(error) if Trouble::of(&error) == Trouble::Passing => match self.read(key).await {
+                Err(object_store::Error::NotFound { .. }) => return Err(error),
+                read => read?,
+            },
+            Err(error) => return Err(error),
+        };
+        let length = existing.len() as u64;
+        self.store.put(key, existing.into()).await?;
+        Ok(length)
     }
 
     /// Deletes all blobs whose keys begin with a prefix that ends with `/`. Those that are gone already are
@@ -222,20 +273,50 @@ impl Blobs {
     /// # Errors
     /// [`Error::Get`].
     pub async fn get(&self, key: &str) -> Result<Bytes, Error> {
-        let read = async { self.store.get(&Path::from(key)).await?.bytes().await };
-        read.await
-            .map_err(|error| Error::Get(key.to_owned(), error))
+        let read = self.read(&Path::from(key)).await;
+        read.map_err(|error| Error::Get(key.to_owned(), error))
+    }
+
+    async fn read(&self, key: &Path) -> object_store::Result<Bytes> {
+        self.store.get(key).await?.bytes().await
     }
 
     /// Removes a blob. One that is not there is removed already.
     ///
     /// # Errors
-    /// [`Error::Delete`]: the caller may try again.
+    /// [`Error::Delete`].
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
         match self.store.delete(&Path::from(key)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(Error::Delete(key.to_owned(), error)),
         }
+    }
+}
+
+/// A client that also trusts the authorities in this file.
+fn trusting(file: Option<&String>, client: ClientOptions) -> Result<ClientOptions, Error> {
+    let Some(file) = file else {
+        return Ok(client);
+    };
+    let unreadable = |error| Error::Ca(PathBuf::from(file), error);
+    let pem = std::fs::read(file).map_err(unreadable)?;
+    let found = Certificate::from_pem_bundle(&pem).map_err(io::Error::other);
+    let certificates = found.map_err(unreadable)?;
+    if certificates.is_empty() {
+        return Err(unreadable(io::Error::other("there is none in it")));
+    }
+    Ok(certificates
+        .into_iter()
+        .fold(client, ClientOptions::with_root_certificate))
+}
+
+/// How long a bucket is tried again before the caller is told: the runner sends again by itself, and a person waits
+/// for an answer. The library's own three minutes would hold every upload in memory for as long.
+fn patience() -> RetryConfig {
+    RetryConfig {
+        max_retries: 3,
+        retry_timeout: Duration::from_secs(10),
+        ..RetryConfig::default()
     }
 }
 
@@ -328,71 +409,6 @@ impl Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn job() -> JobId {
-        "0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10".parse().unwrap()
-    }
-
-    /// The crash between blob and row: the next upload learns how much is there and loses nothing.
-    #[tokio::test]
-    async fn a_blob_that_exists_is_kept_with_its_own_length() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(folder.path()).unwrap();
-        let (key, length) = blobs
-            .put_output(job(), 7, Bytes::from_static(b"first"))
-            .await
-            .unwrap();
-        assert_eq!(
-            (key.as_str(), length),
-            (
-                "jobs/0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10/output/00000000000000000007",
-                5
-            )
-        );
-        let (_, length) = blobs
-            .put_output(job(), 7, Bytes::from_static(b"first and more"))
-            .await
-            .unwrap();
-        assert_eq!(length, 5);
-        assert_eq!(blobs.get(&key).await.unwrap(), "first");
-    }
-
-    /// Retention may be cut off in the middle of its work, and begins again.
-    #[tokio::test]
-    async fn what_is_deleted_is_gone_with_its_folder_and_may_be_deleted_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(folder.path()).unwrap();
-        for key in ["one/two/three", "one/four"] {
-            blobs.put(key, Bytes::from_static(b"x")).await.unwrap();
-        }
-        for _ in 0..2 {
-            blobs.delete("one/two/three").await.unwrap();
-        }
-        assert!(matches!(
-            blobs.get("one/two/three").await,
-            Err(Error::Get(..))
-        ));
-        assert!(!folder.path().join("one/two").exists());
-        assert_eq!(blobs.get("one/four").await.unwrap(), "x");
-    }
-
-    /// Everything of one job, and nothing of another.
-    #[tokio::test]
-    async fn what_begins_alike_is_deleted_together() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(folder.path()).unwrap();
-        let other = "0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b11".parse().unwrap();
-        let mut keys = Vec::new();
-        for (job, from) in [(job(), 0), (job(), 5), (other, 0)] {
-            let stored = blobs.put_output(job, from, Bytes::from_static(b"first"));
-            keys.push(stored.await.unwrap().0);
-        }
-        blobs.delete_all(&job_prefix(job())).await.unwrap();
-        assert!(blobs.get(&keys[0]).await.is_err());
-        assert!(blobs.get(&keys[1]).await.is_err());
-        assert_eq!(blobs.get(&keys[2]).await.unwrap(), "first");
-        blobs.delete_all(&job_prefix(job())).await.unwrap();
-    }
 
     /// What the library wraps around the kernel's word does not hide it.
     #[test]

@@ -122,8 +122,9 @@ pub struct Storage {
     pub database_url: Option<String>,
 
     /// Where output is kept: s3://BUCKET/PREFIX, gs://… or az://…, with credentials from the
-    /// environment by each cloud's usual names; or file:///FOLDER. Several dispatchers need one that
-    /// they share
+    /// environment by each cloud's usual names (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION;
+    /// for a server of your own AWS_ENDPOINT_URL and AWS_CA_BUNDLE); or file:///FOLDER. Several
+    /// dispatchers need one that they share
     /// [default: blobs in the data folder]
     #[arg(long, env = "INVOKE_BLOB_URL", value_name = "URL")]
     pub blob_url: Option<Url>,

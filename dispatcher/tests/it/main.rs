@@ -1,5 +1,5 @@
 //! The dispatcher as a whole, over its real doors, on real engines: SQLite in a folder of its own,
-//! PostgreSQL and RabbitMQ where `make test` has started them.
+//! PostgreSQL, RabbitMQ and S3 where `make test` has started them.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,6 +10,7 @@ mod bed;
 mod runner;
 mod broker_bed;
 mod store;
+mod blobs;
 mod doors;
 mod openapi;
 mod submit;
