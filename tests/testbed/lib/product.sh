@@ -20,7 +20,7 @@ product_install() {
     product_load_images
     mkdir -p "$(product_folder)"
     chmod 700 "$(product_folder)"
-    product_choose_database
+    product_choose_storage
     touch "$(product_folder)/dispatcher-wanted"
     product_dispatcher_ensure
     product_enrol
@@ -40,10 +40,11 @@ product_load_images() {
 # --- dispatcher ---
 
 # Decided when the product is installed: a dispatcher that is started again later must find the same jobs.
-product_choose_database() {
-    local kept
-    kept=$(product_folder)/database-url
-    if [[ ! -e $kept ]]; then (umask 077 && echo "${INVOKE_DATABASE_URL:-}" >"$kept"); fi
+product_choose_storage() {
+    local folder
+    folder=$(product_folder)
+    if [[ ! -e $folder/database-url ]]; then (umask 077 && echo "${INVOKE_DATABASE_URL:-}" >"$folder/database-url"); fi
+    if [[ ! -e $folder/blob-url ]]; then echo "${INVOKE_BLOB_URL:-}" >"$folder/blob-url"; fi
 }
 
 product_dispatcher_ensure() {
@@ -59,7 +60,7 @@ product_dispatcher_ensure() {
 
 start_dispatcher() (
     # What the caller has set for its own use of the product is not meant for this dispatcher.
-    local database variable
+    local database blobs variable setting
     for variable in "${!INVOKE_@}"; do
         case $variable in INVOKE_TEST_* | INVOKE_TESTBED*) ;; *) unset "$variable" ;; esac
     done
@@ -75,6 +76,11 @@ start_dispatcher() (
     INVOKE_AMQP_CA=$STATE/dispatcher/broker-ca.pem
     database=$(<"$(product_folder)/database-url")
     if [[ -n $database ]]; then export INVOKE_DATABASE_URL=$database; fi
+    blobs=$(<"$(product_folder)/blob-url")
+    if [[ -n $blobs ]]; then
+        export INVOKE_BLOB_URL=$blobs
+        while read -r setting; do export "AWS_$setting"; done < <(objects_settings)
+    fi
 
     mkdir -p "$(dispatcher_folder)"
     cp "$(pki)/broker-ca.crt" "$INVOKE_AMQP_CA"
