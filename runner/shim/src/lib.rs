@@ -15,6 +15,10 @@ pub mod log;
 mod door;
 mod patience;
 mod marker;
+mod beneath;
+mod archive;
+#[cfg_attr(not(test), expect(dead_code, reason = "not wired yet"))]
+mod unpack;
 mod command;
 mod spool;
 mod recorder;
