@@ -29,6 +29,8 @@ mod orders;
 mod course;
 mod processes;
 mod memory;
+#[cfg_attr(not(test), expect(dead_code, reason = "not wired yet"))]
+mod artifacts;
 mod farewell;
 mod execution;
 mod shim;
