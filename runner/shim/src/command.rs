@@ -6,12 +6,16 @@ use std::path::Path;
 use std::process::{Child, Command as Process, Stdio};
 
 use invoke_protocol::command::{Command, Unchecked};
+use invoke_protocol::shim::Assignment;
 
 /// The shells that a shell line is given to: the first that the image has.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 
 /// The pod's environment that is the shim's own business.
 const OWN_PREFIX: &str = "INVOKE_RUNNER_";
+
+/// Where the command leaves what is to come back.
+const ARTIFACTS_VARIABLE: &str = "INVOKE_ARTIFACTS";
 
 /// A command that could not be executed, told as a shell would tell it.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,17 +31,20 @@ pub(crate) struct NotExecuted {
 /// # Errors
 /// [`NotExecuted`], when there is no process.
 pub(crate) fn spawn(
-    command: &Command,
-    environment: &[(String, String)],
+    assignment: &Assignment,
     work_dir: &Path,
+    artifacts_dir: &Path,
 ) -> Result<Child, NotExecuted> {
-    let (program, arguments) = program_and_arguments(command);
+    let (program, arguments) = program_and_arguments(&assignment.command);
     let inherited = std::env::vars_os().filter(|(name, _)| !is_own(name));
+    let given = &assignment.environment;
     Process::new(program)
         .args(arguments)
         .env_clear()
         .envs(inherited)
-        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .envs(given.iter().map(|(name, value)| (name, value)))
+        .envs(assignment.secrets.expose())
+        .env(ARTIFACTS_VARIABLE, artifacts_dir)
         .current_dir(work_dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -87,7 +94,25 @@ fn not_executed(program: &str, error: &io::Error) -> NotExecuted {
 
 #[cfg(test)]
 mod tests {
+    use invoke_protocol::environment::SecretEnvironment;
+
     use super::*;
+
+    fn assignment(command: Command) -> Assignment {
+        Assignment {
+            job: "0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10".parse().unwrap(),
+            command,
+            environment: Vec::new(),
+            start_within_seconds: 60,
+            run_timeout_seconds: 60,
+            grace_seconds: 10,
+            drain_seconds: 0,
+            files: None,
+            secrets: SecretEnvironment::default(),
+            stdin: false,
+            output_cap_bytes: 1 << 20,
+        }
+    }
 
     #[test]
     fn what_cannot_be_executed_ends_like_in_a_shell() {
@@ -111,8 +136,8 @@ mod tests {
             ),
         ];
         for (program, code, message) in cases {
-            let command = Command::argv(vec![program]).unwrap();
-            let error = spawn(&command, &[], folder.path()).unwrap_err();
+            let assignment = assignment(Command::argv(vec![program]).unwrap());
+            let error = spawn(&assignment, folder.path(), folder.path()).unwrap_err();
             assert_eq!(error, NotExecuted { code, message });
         }
     }

@@ -4,7 +4,9 @@ use std::net::{AddrParseError, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use invoke_protocol::shim::{ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, STATE_DIR, TOKEN_FILE, WORK_DIR};
+use invoke_protocol::shim::{
+    ARTIFACTS_DIR, ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, STATE_DIR, TOKEN_FILE, WORK_DIR,
+};
 
 /// The most output that may wait on disk for its acknowledgement, in bytes. Beyond it the pipes are
 /// not read, so the command waits in its write(2). The pod's state folder must be larger than this.
@@ -34,6 +36,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The command's current folder.
     pub work_dir: PathBuf,
+    /// Where the command leaves what is to come back.
+    pub artifacts_dir: PathBuf,
     /// Where Kubernetes looks for a container's last words.
     pub termination_log: PathBuf,
     /// Where the kernel shows the container's cgroup.
@@ -73,6 +77,7 @@ impl Config {
             token_file: TOKEN_FILE.into(),
             state_dir: STATE_DIR.into(),
             work_dir: WORK_DIR.into(),
+            artifacts_dir: ARTIFACTS_DIR.into(),
             termination_log: "/dev/termination-log".into(),
             cgroup_dir: "/sys/fs/cgroup".into(),
             spool_limit_bytes: SPOOL_LIMIT_BYTES,

@@ -47,11 +47,7 @@ pub(crate) async fn execute(
     let reaper = Reaper::new()?;
     let memory_kills = KillCounter::begin(&config.cgroup_dir);
     let started_at = Timestamp::now();
-    let spawned = command::spawn(
-        &assignment.command,
-        &assignment.environment,
-        &config.work_dir,
-    );
+    let spawned = command::spawn(assignment, &config.work_dir, &config.artifacts_dir);
     let ending = match spawned {
         Ok(child) => {
             invoke_hooks::point("shim.after-exec");

@@ -1,7 +1,11 @@
 //! How commands end, and what is said of it.
 
+use std::collections::BTreeMap;
+
 use invoke_protocol::command::Command;
+use invoke_protocol::environment::SecretEnvironment;
 use invoke_protocol::output::{EndCause, ExitStatus, Stream};
+use invoke_protocol::shim::Assignment;
 
 use crate::door::{Door, Script};
 use crate::pod::{Pod, assignment, shell};
@@ -66,6 +70,24 @@ async fn the_environment_is_the_pods_and_the_jobs() {
     assert_eq!(lines.next(), Some("the-job"));
     assert_eq!(lines.next(), Some("0"));
     assert!(lines.next().unwrap().ends_with("/work"));
+}
+
+/// Everything that a submitter gave, and where to leave what is to come back.
+#[tokio::test]
+async fn the_environment_has_secrets_and_a_place_for_artifacts() {
+    let script = shell("printf '%s|' \"$INVOKE_JOB_ID\" \"$TOKEN\" \"$INVOKE_ARTIFACTS\"");
+    let secrets = BTreeMap::from([("TOKEN".to_owned(), "short".to_owned())]);
+    let secrets = SecretEnvironment::new(secrets.try_into().unwrap());
+    let door = Door::open(Script {
+        assignment: script.assignment.map(|it| Assignment { secrets, ..it }),
+        ..Script::default()
+    })
+    .await;
+    let pod = Pod::new();
+    assert_eq!(pod.run(&door).await, 0);
+    let artifacts = pod.path("artifacts");
+    let expected = format!("the-job|short|{}|", artifacts.display());
+    assert_eq!(door.stream(Stream::Stdout), expected.as_bytes());
 }
 
 /// SIGPIPE is ignored in the shim; a command that inherited that would never end.

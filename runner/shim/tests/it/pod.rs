@@ -58,9 +58,9 @@ pub(crate) struct Pod {
 impl Pod {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("state")).unwrap();
-        std::fs::create_dir(folder.path().join("work")).unwrap();
-        std::fs::create_dir(folder.path().join("cgroup")).unwrap();
+        for name in ["state", "work", "artifacts", "cgroup"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
         std::fs::write(folder.path().join("token"), format!("{TOKEN}\n")).unwrap();
         Self {
             folder,
@@ -178,6 +178,7 @@ fn shim_process() {
         token_file: folder.join("token"),
         state_dir: folder.join("state"),
         work_dir: folder.join("work"),
+        artifacts_dir: folder.join("artifacts"),
         termination_log: folder.join("termination-log"),
         cgroup_dir: folder.join("cgroup"),
         spool_limit_bytes: number(SPOOL_LIMIT),
