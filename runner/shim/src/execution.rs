@@ -6,9 +6,7 @@ use std::pin::pin;
 use std::process::Child;
 use std::time::Instant;
 
-use invoke_protocol::output::{
-    Discarded, EndCause, ExitRecord, ExitStatus, IncompleteReason, Stream,
-};
+use invoke_protocol::output::{EndCause, ExitRecord, ExitStatus, IncompleteReason, Stream};
 use invoke_protocol::shim::Assignment;
 use jiff::Timestamp;
 use tokio::net::unix::pipe::Receiver;
@@ -88,7 +86,7 @@ impl Ending {
                 OutputRead::Whole => None,
                 OutputRead::Abandoned => Some(IncompleteReason::StorageFull),
             },
-            discarded: Discarded::default(),
+            discarded: recorded.discarded,
             artifacts: None,
         })
     }

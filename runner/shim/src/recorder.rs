@@ -1,11 +1,12 @@
-//! Reads both pipes of the command into the spool, in the order in which they have something.
+//! Reads both pipes of the command into the spool, in the order in which they have something, up to the
+//! cap. What comes after that is read as well, so that the command goes on; it is counted and dropped.
 
 use std::io;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
 use invoke_protocol::output::{
-    FRAME_HEADER_BYTES, Frame, MAX_FRAME_PAYLOAD_BYTES, Stream, StreamSummary,
+    Discarded, FRAME_HEADER_BYTES, Frame, MAX_FRAME_PAYLOAD_BYTES, Stream, StreamSummary,
 };
 use jiff::Timestamp;
 use tokio::net::unix::pipe::Receiver;
@@ -20,7 +21,7 @@ const FULL_DISK: Duration = Duration::from_millis(500);
 /// The output log while it grows. Dropping it says that it will grow no more.
 pub(crate) struct Recorder {
     writer: Writer,
-    limit: u64,
+    limits: Limits,
     written: watch::Sender<u64>,
     acknowledged: watch::Receiver<u64>,
     /// How long the log is with what was read and perhaps not written yet.
@@ -29,12 +30,22 @@ pub(crate) struct Recorder {
     stderr: Tally,
 }
 
+/// How much output there may be, in bytes of log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// That waits for its acknowledgement: beyond it the command waits too.
+    pub(crate) waiting: u64,
+    /// In all: what comes after it is dropped.
+    pub(crate) recorded: u64,
+}
+
 /// What the output came to.
 #[derive(Debug)]
 pub(crate) struct Recorded {
     pub(crate) log_bytes: u64,
     pub(crate) stdout: StreamSummary,
     pub(crate) stderr: StreamSummary,
+    pub(crate) discarded: Discarded,
 }
 
 /// The command's ends of its output. `None` is a stream that is at its end.
@@ -45,17 +56,17 @@ pub(crate) struct Pipes {
 }
 
 impl Recorder {
-    /// Records into `writer`, says in `written` how far, and reads on only while less than `limit`
-    /// bytes lie between that and what `acknowledged` says.
+    /// Records into `writer`, says in `written` how far, and reads on only while what lies between that
+    /// and what `acknowledged` says is within its limit.
     pub(crate) fn new(
         writer: Writer,
-        limit: u64,
+        limits: Limits,
         written: watch::Sender<u64>,
         acknowledged: watch::Receiver<u64>,
     ) -> Self {
         Self {
             writer,
-            limit,
+            limits,
             written,
             acknowledged,
             log_bytes: 0,
@@ -98,12 +109,29 @@ impl Recorder {
         }
     }
 
-    /// Adds one piece of output, at most [`MAX_FRAME_PAYLOAD_BYTES`].
+    /// Adds one piece of output, at most [`MAX_FRAME_PAYLOAD_BYTES`]: what of it is within the cap.
     pub(crate) async fn append(&mut self, stream: Stream, payload: &[u8]) {
-        match stream {
-            Stream::Stdout => self.stdout.add(payload),
-            Stream::Stderr => self.stderr.add(payload),
+        let (kept, dropped) = payload.split_at(payload.len().min(self.below_cap()));
+        let tally = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        tally.add(kept);
+        tally.discarded += dropped.len() as u64;
+        if !kept.is_empty() {
+            self.write(stream, kept).await;
         }
+    }
+
+    /// The longest payload that a frame may still have. Once one was cut, this is 0: what is recorded is
+    /// the beginning of the output, without a gap.
+    fn below_cap(&self) -> usize {
+        let left = self.limits.recorded.saturating_sub(self.log_bytes);
+        let payload = left.saturating_sub(FRAME_HEADER_BYTES as u64);
+        usize::try_from(payload).unwrap_or(usize::MAX)
+    }
+
+    async fn write(&mut self, stream: Stream, payload: &[u8]) {
         let mut frame = Vec::with_capacity(FRAME_HEADER_BYTES + payload.len());
         Frame {
             stream,
@@ -128,13 +156,21 @@ impl Recorder {
     pub(crate) fn finish(self) -> Recorded {
         Recorded {
             log_bytes: self.log_bytes,
+            discarded: Discarded {
+                stdout_bytes: self.stdout.discarded,
+                stderr_bytes: self.stderr.discarded,
+            },
             stdout: self.stdout.finish(),
             stderr: self.stderr.finish(),
         }
     }
 
     async fn room(&mut self) {
-        let (end, limit) = (self.writer.position(), self.limit);
+        if self.below_cap() == 0 {
+            // What is dropped needs none.
+            return;
+        }
+        let (end, limit) = (self.writer.position(), self.limits.waiting);
         // An uploader that is gone acknowledges nothing: then the whole pod is about to end.
         let _ = self
             .acknowledged
@@ -189,6 +225,7 @@ const fn other(stream: Stream) -> Stream {
 
 struct Tally {
     bytes: u64,
+    discarded: u64,
     digest: digest::Context,
 }
 
@@ -196,6 +233,7 @@ impl Tally {
     fn new() -> Self {
         Self {
             bytes: 0,
+            discarded: 0,
             digest: digest::Context::new(&digest::SHA256),
         }
     }

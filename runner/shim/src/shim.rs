@@ -18,7 +18,7 @@ use crate::log;
 use crate::marker::Marker;
 use crate::orders;
 use crate::patience::Patience;
-use crate::recorder::Recorder;
+use crate::recorder::{self, Recorder};
 use crate::spool;
 use crate::uploader::{UploadEnd, Uploader};
 
@@ -139,7 +139,16 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn connect(config: &Config, door: &'a Door, terminate: Signal) -> io::Result<Self> {
+    fn connect(
+        config: &Config,
+        door: &'a Door,
+        assignment: &Assignment,
+        terminate: Signal,
+    ) -> io::Result<Self> {
+        let limits = recorder::Limits {
+            waiting: config.spool_limit_bytes,
+            recorded: assignment.output_cap_bytes,
+        };
         let (writer, reader) = spool::create(&config.state_dir)?;
         let (written_sender, written) = watch::channel(0);
         let (acknowledged_sender, acknowledged) = watch::channel(0);
@@ -147,12 +156,7 @@ impl<'a> Parts<'a> {
         let (carried_out_sender, carried_out) = watch::channel(0);
         let (order, asked) = mpsc::channel(4);
         Ok(Self {
-            recorder: Recorder::new(
-                writer,
-                config.spool_limit_bytes,
-                written_sender,
-                acknowledged.clone(),
-            ),
+            recorder: Recorder::new(writer, limits, written_sender, acknowledged.clone()),
             farewell: Farewell {
                 written: written.clone(),
                 acknowledged,
@@ -187,7 +191,7 @@ async fn run_and_upload(
     assignment: &Assignment,
     terminate: Signal,
 ) -> Result<ExitRecord, Refusal> {
-    let parts = Parts::connect(config, door, terminate).map_err(Refusal::Prepare)?;
+    let parts = Parts::connect(config, door, assignment, terminate).map_err(Refusal::Prepare)?;
     let execution = async {
         let executed = tokio::select! {
             executed = execute(config, assignment, parts.recorder, parts.stops) => executed,

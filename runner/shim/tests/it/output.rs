@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use invoke_protocol::output::{Stream, frames};
+use invoke_protocol::output::{Discarded, ExitStatus, FRAME_HEADER_BYTES, Stream, frames};
+use invoke_protocol::shim::Assignment;
 
 use crate::door::{Door, Script};
 use crate::pod::{Pod, shell};
@@ -162,4 +163,62 @@ async fn far_more_than_the_spool_holds_can_be_printed() {
     assert_eq!(door.stream(Stream::Stdout).len(), 30_000_000);
     use std::os::unix::fs::MetadataExt as _;
     assert!(std::fs::metadata(pod.path("state/spool")).unwrap().blocks() * 512 < 4 << 20);
+}
+
+fn capped(line: &str, output_cap_bytes: u64) -> Script {
+    let script = shell(line);
+    let assignment = script.assignment.map(|it| Assignment {
+        output_cap_bytes,
+        ..it
+    });
+    Script {
+        assignment,
+        ..script
+    }
+}
+
+/// The beginning is kept, to the byte; the rest is counted; the command's end is its own.
+#[tokio::test]
+async fn output_beyond_the_cap_is_counted_and_dropped() {
+    let line = "export LC_ALL=C; head -c 300000 /dev/zero | tr '\\0' x; sleep 0.1; printf hello >&2; exit 7";
+    for cap in [0, 13, 14, 100_000, 300_000] {
+        let door = printed(capped(line, cap)).await;
+        let exit = door.exit();
+        assert_eq!(exit.status, ExitStatus::Exited(7));
+        assert!(exit.log_bytes <= cap, "{} of {cap}", exit.log_bytes);
+        let header = FRAME_HEADER_BYTES as u64;
+        assert!(
+            exit.log_bytes + header >= cap,
+            "{} of {cap}",
+            exit.log_bytes
+        );
+        let discarded = Discarded {
+            stdout_bytes: 300_000 - exit.stdout.bytes,
+            stderr_bytes: 5,
+        };
+        assert_eq!((exit.stderr.bytes, exit.discarded), (0, discarded), "{cap}");
+    }
+    let whole = printed(capped(line, 1 << 20)).await.exit();
+    assert_eq!((whole.stdout.bytes, whole.stderr.bytes), (300_000, 5));
+    assert!(whole.discarded.is_nothing());
+}
+
+/// Once nothing more is kept, nobody waits for room either.
+#[tokio::test]
+async fn a_command_is_not_held_for_what_is_dropped() {
+    let door = Door::open(Script {
+        uploads_hang: true,
+        ..capped("yes | head -c 30000000; echo done > finished", 1 << 20)
+    })
+    .await;
+    let pod = Pod::new().spool_limit((1 << 20) + 1);
+    let shim = pod.start(&door);
+    let finished = async {
+        while !pod.path("work/finished").exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(20), finished).await;
+    assert!(waited.is_ok(), "the command is held");
+    drop(shim);
 }
