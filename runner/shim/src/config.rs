@@ -4,6 +4,7 @@ use std::net::{AddrParseError, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use invoke_protocol::files::FILES_WITHIN_SECONDS;
 use invoke_protocol::shim::{
     ARTIFACTS_DIR, ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, STATE_DIR, TOKEN_FILE, WORK_DIR,
 };
@@ -19,6 +20,9 @@ const STORAGE_FULL_WITHIN: Duration = Duration::from_secs(60);
 /// the pod may live with any common profile: an absence of the dispatcher is outlasted, and what ends it
 /// earlier is the dispatcher's word that the job is over, or the pod's own deadline.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long it may take to fetch and unpack the attached files.
+const FILES_WITHIN: Duration = Duration::from_secs(FILES_WITHIN_SECONDS);
 
 /// How long a runner may take no notice that the command was told to stop.
 const CANCELLING_WITHIN: Duration = Duration::from_secs(10);
@@ -48,6 +52,8 @@ pub struct Config {
     pub storage_full_within: Duration,
     /// How long a command that has ended may keep its pod without progress: its output, then its record.
     pub farewell_within: Duration,
+    /// How long it may take to fetch and unpack the attached files.
+    pub files_within: Duration,
     /// How long to tell the runner that the command was told to stop.
     pub cancelling_within: Duration,
 }
@@ -83,6 +89,7 @@ impl Config {
             spool_limit_bytes: SPOOL_LIMIT_BYTES,
             storage_full_within: STORAGE_FULL_WITHIN,
             farewell_within: FAREWELL_WITHIN,
+            files_within: FILES_WITHIN,
             cancelling_within: CANCELLING_WITHIN,
         })
     }

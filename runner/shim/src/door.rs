@@ -7,11 +7,13 @@ use bytes::Bytes;
 use invoke_protocol::output::ExitRecord;
 use invoke_protocol::runner::OutputAck;
 use invoke_protocol::shim::{
-    ASSIGNMENT, Assignment, CANCELLING, EXIT, ORDERS, OUTPUT, Orders, OrdersQuery,
+    ASSIGNMENT, Assignment, CANCELLING, EXIT, FILES, ORDERS, OUTPUT, Orders, OrdersQuery,
+    START_REFUSAL, StartRefusal,
 };
 use invoke_protocol::topology::SHIM_DOOR_NAME;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use crate::config::Config;
 
@@ -19,6 +21,8 @@ use crate::config::Config;
 const CONNECT: Duration = Duration::from_secs(5);
 /// A short question and its answer, with the runner's own call to the dispatcher in between.
 const CALL: Duration = Duration::from_secs(40);
+/// How long an answer that may take its time may pause.
+const SILENCE: Duration = Duration::from_secs(60);
 /// A chunk of 1 MiB over a line of 64 kbit/s takes over two minutes.
 const UPLOAD: Duration = Duration::from_secs(300);
 
@@ -33,6 +37,8 @@ pub(crate) enum Error {
     },
     #[error("the runner cannot be reached")]
     Call(#[source] reqwest::Error),
+    #[error("the runner has said nothing for {} seconds", SILENCE.as_secs())]
+    Silent,
     #[error("the runner answered {0}")]
     Refused(StatusCode),
 }
@@ -46,6 +52,18 @@ impl Error {
     /// Whether the same call would be refused again.
     pub(crate) fn is_final(&self) -> bool {
         matches!(self, Self::Refused(status) if status.is_client_error())
+    }
+}
+
+/// An answer's body, as it comes: as much as it likes, for as long as it goes on.
+#[derive(Debug)]
+pub(crate) struct Body(Response);
+
+impl Body {
+    /// The next bytes; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let next = timeout(SILENCE, self.0.chunk()).await;
+        next.map_or(Err(Error::Silent), |next| next.map_err(Error::Call))
     }
 }
 
@@ -111,6 +129,12 @@ impl Door {
         self.call(request.timeout(UPLOAD)).await
     }
 
+    /// The archive of attached files from a position on.
+    pub(crate) async fn files(&self, from: u64) -> Result<Answer<Body>, Error> {
+        let request = self.client.get(self.url(FILES)).query(&[("from", from)]);
+        self.body(request).await
+    }
+
     /// What is new, compared with the orders that are followed already.
     pub(crate) async fn orders(&self, followed: OrdersQuery) -> Result<Answer<Orders>, Error> {
         let request = self.client.get(self.url(ORDERS)).query(&followed);
@@ -123,11 +147,13 @@ impl Door {
     }
 
     pub(crate) async fn exit(&self, record: &ExitRecord) -> Result<Answer<()>, Error> {
-        let request = self.client.post(self.url(EXIT)).json(record).timeout(CALL);
-        Ok(match self.send(request).await? {
-            Answer::Is(_) => Answer::Is(()),
-            Answer::Gone => Answer::Gone,
-        })
+        self.tell(self.client.post(self.url(EXIT)).json(record))
+            .await
+    }
+
+    pub(crate) async fn start_refusal(&self, refusal: &StartRefusal) -> Result<Answer<()>, Error> {
+        self.tell(self.client.post(self.url(START_REFUSAL)).json(refusal))
+            .await
     }
 
     fn url(&self, path: &str) -> String {
@@ -139,6 +165,21 @@ impl Door {
             Answer::Is(response) => response.json().await.map(Answer::Is).map_err(Error::Call),
             Answer::Gone => Ok(Answer::Gone),
         }
+    }
+
+    async fn tell(&self, request: RequestBuilder) -> Result<Answer<()>, Error> {
+        Ok(match self.send(request.timeout(CALL)).await? {
+            Answer::Is(_) => Answer::Is(()),
+            Answer::Gone => Answer::Gone,
+        })
+    }
+
+    async fn body(&self, request: RequestBuilder) -> Result<Answer<Body>, Error> {
+        let sent = timeout(SILENCE, self.send(request)).await;
+        Ok(match sent.unwrap_or(Err(Error::Silent))? {
+            Answer::Is(response) => Answer::Is(Body(response)),
+            Answer::Gone => Answer::Gone,
+        })
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Answer<Response>, Error> {

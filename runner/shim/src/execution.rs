@@ -10,7 +10,6 @@ use invoke_protocol::output::{EndCause, ExitRecord, ExitStatus, IncompleteReason
 use invoke_protocol::shim::Assignment;
 use jiff::Timestamp;
 use tokio::net::unix::pipe::Receiver;
-use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
 
 use crate::command::{self, NotExecuted};
@@ -19,13 +18,14 @@ use crate::course::{Course, Event, Limits, OutputRead, Step, Stop, StopCause};
 use crate::memory::KillCounter;
 use crate::processes::{self, Group, Reaper};
 use crate::recorder::{Pipes, Recorder};
+use crate::termination::Termination;
 
 /// What tells the shim to stop a command.
 pub(crate) struct Stops {
     /// The runner's orders, and the uploader.
     pub(crate) asked: mpsc::Receiver<Stop>,
-    /// SIGTERM: the kubelet ends the pod.
-    pub(crate) terminate: Signal,
+    /// The kubelet, which ends the pod.
+    pub(crate) termination: Termination,
     /// Grows with every cancellation that was passed on to the command.
     pub(crate) carried_out: watch::Sender<u32>,
 }
@@ -118,7 +118,7 @@ async fn follow(
     };
     let mut course = Course::new(Instant::now(), limits);
     let (all_are_dead, dead) = watch::channel(false);
-    let (mut ended, mut closed) = (false, false);
+    let (mut ended, mut closed, mut told) = (false, false, false);
     let (status, cause, output) = {
         let mut recording = pin!(recorder.record(pipes, dead));
         loop {
@@ -134,7 +134,8 @@ async fn follow(
                     Event::OutputClosed
                 }
                 Some(stop) = stops.asked.recv() => Event::Stop(stop),
-                _ = stops.terminate.recv() => {
+                _ = stops.termination.told(), if !told => {
+                    told = true;
                     Event::Stop(Stop::at_once(StopCause::PodTerminated))
                 }
                 () = sleep_until(course.deadline()) => Event::Time,

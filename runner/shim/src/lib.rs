@@ -12,17 +12,19 @@
 
 pub mod config;
 pub mod log;
+mod termination;
 mod door;
 mod patience;
 mod marker;
+mod aside;
 mod beneath;
 mod archive;
-#[cfg_attr(not(test), expect(dead_code, reason = "not wired yet"))]
 mod unpack;
+mod files;
 mod command;
-mod spool;
 #[cfg_attr(not(test), expect(dead_code, reason = "not wired yet"))]
 mod mask;
+mod spool;
 mod recorder;
 mod uploader;
 mod orders;

@@ -14,7 +14,8 @@ pub fn chain(what: &str, error: &dyn Error) {
     line(&format!("{what}: {}", sentence(error)));
 }
 
-fn sentence(error: &dyn Error) -> String {
+/// An error with the whole chain of why, in one sentence.
+pub(crate) fn sentence(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -9,7 +9,7 @@ pub(crate) struct Patience(Duration);
 
 impl Patience {
     const SHORTEST: Duration = Duration::from_millis(100);
-    const LONGEST: Duration = Duration::from_secs(5);
+    pub(crate) const LONGEST: Duration = Duration::from_secs(5);
 
     pub(crate) const fn new() -> Self {
         Self(Self::SHORTEST)

@@ -5,22 +5,22 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use invoke_protocol::output::ExitRecord;
-use invoke_protocol::shim::{Assignment, EXIT_REFUSED};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use invoke_protocol::shim::{Assignment, EXIT_REFUSED, StartRefusal};
+use invoke_protocol::state::{Reason, ReasonCode};
+use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::course::Stop;
-use crate::door::{Answer, Door};
+use crate::door::{self, Answer, Door};
 use crate::execution::{Stops, execute};
 use crate::farewell::Farewell;
-use crate::log;
 use crate::marker::Marker;
-use crate::orders;
 use crate::patience::Patience;
 use crate::recorder::{self, Recorder};
-use crate::spool;
+use crate::termination::Termination;
 use crate::uploader::{UploadEnd, Uploader};
+use crate::{files, log, orders, spool};
 
 /// Runs the pod's one command.
 ///
@@ -61,11 +61,11 @@ enum Refusal {
     Mark(#[source] io::Error),
     #[error("failed to prepare for the command")]
     Prepare(#[source] io::Error),
+    #[error("the command was not started, and never will be: {}", .0.message)]
+    NotStarted(Reason),
     #[error("nobody wants the result any more")]
     Unwanted,
-    #[error(
-        "nobody has taken the record of the command's end; it stays in the termination message"
-    )]
+    #[error("nobody has taken the last word; it stays in the termination message")]
     Unreported,
 }
 
@@ -73,37 +73,38 @@ enum Refusal {
 const MAX_LAST_WORDS_BYTES: usize = 4096;
 
 async fn live(config: &Config) -> Result<(), Refusal> {
-    // Before anything else: PID 1 has no default actions, so a SIGTERM without a handler is nothing.
-    let terminate = signal(SignalKind::terminate()).map_err(Refusal::Prepare)?;
+    // Before anything else: until then nobody hears it.
+    let termination = Termination::listen().map_err(Refusal::Prepare)?;
     let marker = Marker::new(&config.state_dir);
     if marker.exists() {
         return Err(Refusal::StartedBefore);
     }
     let door = Door::new(config).map_err(Refusal::Door)?;
-    let (assignment, terminate) = assignment(&door, terminate).await?;
+    let assignment = assignment(&door, termination.clone()).await?;
     marker.set().map_err(Refusal::Mark)?;
     invoke_hooks::point("shim.after-marker");
-    let record = run_and_upload(config, &door, &assignment, terminate).await?;
+    // After the marker: whatever is said now of a start that does not happen, it cannot happen later.
+    if let Err(reason) = prepare(config, &door, &assignment, termination.clone()).await {
+        return refuse(config, &door, reason).await;
+    }
+    let record = run_and_upload(config, &door, &assignment, termination).await?;
     invoke_hooks::point("shim.before-exit-report");
-    let reported = tokio::time::timeout(config.farewell_within, report(&door, &record));
-    reported.await.unwrap_or(Err(Refusal::Unreported))
+    report(config, async || door.exit(&record).await).await
 }
 
 /// Asks until there is an answer: a runner that is away for an hour is no reason to give up, the
 /// pod's own deadline is.
-async fn assignment(door: &Door, mut terminate: Signal) -> Result<(Assignment, Signal), Refusal> {
+async fn assignment(door: &Door, mut termination: Termination) -> Result<Assignment, Refusal> {
     let mut patience = Patience::new();
     loop {
         // From before the question: what the answer allows is counted from then, however long it took.
         let asked = Instant::now();
         let answer = tokio::select! {
             answer = door.assignment() => answer,
-            _ = terminate.recv() => return Err(Refusal::Terminated),
+            _ = termination.told() => return Err(Refusal::Terminated),
         };
         match answer {
-            Ok(Answer::Is(assignment)) => {
-                return in_time(assignment, asked).map(|it| (it, terminate));
-            }
+            Ok(Answer::Is(assignment)) => return in_time(assignment, asked),
             Ok(Answer::Gone) => return Err(Refusal::NoAssignment),
             Err(error) => {
                 if patience.is_fresh() {
@@ -113,12 +114,13 @@ async fn assignment(door: &Door, mut terminate: Signal) -> Result<(Assignment, S
         }
         tokio::select! {
             () = patience.wait() => {}
-            _ = terminate.recv() => return Err(Refusal::Terminated),
+            _ = termination.told() => return Err(Refusal::Terminated),
         }
     }
 }
 
-/// A permit is good for a while only: whoever granted it may have given this pod up since.
+/// A permit is good for a while only: whoever granted it may have given this pod up since. From then on this
+/// pod has the command, and what it prepares takes as long as it takes.
 fn in_time(assignment: Assignment, asked: Instant) -> Result<Assignment, Refusal> {
     let within = Duration::from_secs(assignment.start_within_seconds);
     if invoke_hooks::sabotaged("shim.no-start-within") || asked.elapsed() < within {
@@ -126,6 +128,38 @@ fn in_time(assignment: Assignment, asked: Instant) -> Result<Assignment, Refusal
     } else {
         Err(Refusal::TooLate)
     }
+}
+
+/// Makes everything ready that the command needs, unless it is not wanted any more.
+async fn prepare(
+    config: &Config,
+    door: &Door,
+    assignment: &Assignment,
+    mut termination: Termination,
+) -> Result<(), Reason> {
+    let Some(files) = &assignment.files else {
+        return Ok(());
+    };
+    let (order, mut asked) = mpsc::channel(1);
+    tokio::select! {
+        brought = files::bring(config, door, files) => brought.map_err(|error| error.reason()),
+        Some(_) = asked.recv() => Err(Reason::new(
+            ReasonCode::Cancelled,
+            "the job was cancelled while its files were fetched",
+        )),
+        _ = termination.told() => Err(Reason::new(
+            ReasonCode::PodTerminated,
+            "Kubernetes told the pod to stop while the job's files were fetched",
+        )),
+        never = orders::listen(door, order) => match never {},
+    }
+}
+
+async fn refuse(config: &Config, door: &Door, reason: Reason) -> Result<(), Refusal> {
+    let refusal = StartRefusal { reason };
+    leave_last_words(config, &refusal);
+    report(config, async || door.start_refusal(&refusal).await).await?;
+    Err(Refusal::NotStarted(refusal.reason))
 }
 
 /// What works at the same time while a command runs, connected.
@@ -143,7 +177,7 @@ impl<'a> Parts<'a> {
         config: &Config,
         door: &'a Door,
         assignment: &Assignment,
-        terminate: Signal,
+        termination: Termination,
     ) -> io::Result<Self> {
         let limits = recorder::Limits {
             waiting: config.spool_limit_bytes,
@@ -174,7 +208,7 @@ impl<'a> Parts<'a> {
             },
             stops: Stops {
                 asked,
-                terminate,
+                termination,
                 carried_out: carried_out_sender,
             },
             order,
@@ -189,9 +223,9 @@ async fn run_and_upload(
     config: &Config,
     door: &Door,
     assignment: &Assignment,
-    terminate: Signal,
+    termination: Termination,
 ) -> Result<ExitRecord, Refusal> {
-    let parts = Parts::connect(config, door, assignment, terminate).map_err(Refusal::Prepare)?;
+    let parts = Parts::connect(config, door, assignment, termination).map_err(Refusal::Prepare)?;
     let execution = async {
         let executed = tokio::select! {
             executed = execute(config, assignment, parts.recorder, parts.stops) => executed,
@@ -225,33 +259,42 @@ async fn run_and_upload(
     }
 }
 
-/// A copy of the record in the pod's status, for a runner that this shim never reaches.
-fn leave_last_words(config: &Config, record: &ExitRecord) {
-    let written = serde_json::to_vec(record)
+/// A copy of the last word, an [`ExitRecord`] or a [`StartRefusal`], in the pod's status, for a runner that
+/// this shim never reaches. Neither can be taken for the other: each lacks what the other must have.
+fn leave_last_words(config: &Config, word: &impl Serialize) {
+    let written = serde_json::to_vec(word)
         .map_err(io::Error::other)
         .and_then(|text| match text.len() {
-            // A record that is cut off is none.
+            // A word that is cut off is none.
             0..=MAX_LAST_WORDS_BYTES => std::fs::write(&config.termination_log, text),
             _ => Err(io::ErrorKind::FileTooLarge.into()),
         });
     if let Err(error) = written {
-        log::chain(
-            "the record of the end is not in the termination message",
-            &error,
-        );
+        log::chain("the last word is not in the termination message", &error);
     }
 }
 
-async fn report(door: &Door, record: &ExitRecord) -> Result<(), Refusal> {
+/// Says the last word until it is acknowledged, or for as long as that makes sense.
+async fn report(
+    config: &Config,
+    say: impl AsyncFn() -> Result<Answer<()>, door::Error>,
+) -> Result<(), Refusal> {
+    let reported = tokio::time::timeout(config.farewell_within, report_until_taken(say));
+    reported.await.unwrap_or(Err(Refusal::Unreported))
+}
+
+async fn report_until_taken(
+    say: impl AsyncFn() -> Result<Answer<()>, door::Error>,
+) -> Result<(), Refusal> {
     let mut patience = Patience::new();
     loop {
-        match door.exit(record).await {
+        match say().await {
             Ok(Answer::Is(())) => return Ok(()),
             Ok(Answer::Gone) => return Err(Refusal::Unwanted),
             Err(error) => {
                 if patience.is_fresh() {
                     log::chain(
-                        "the end was not acknowledged and will be reported again",
+                        "the last word was not acknowledged and will be said again",
                         &error,
                     );
                 }

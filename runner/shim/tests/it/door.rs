@@ -1,22 +1,25 @@
 //! A runner's door, scripted.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use futures::stream::{self, StreamExt as _};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use invoke_protocol::output::{ExitRecord, FRAME_HEADER_BYTES, Stream, frames};
 use invoke_protocol::runner::OutputAck;
 use invoke_protocol::shim::{
-    ASSIGNMENT, Assignment, CANCELLING, EXIT, ORDERS, OUTPUT, Orders, OrdersQuery,
+    ASSIGNMENT, Assignment, CANCELLING, EXIT, FILES, ORDERS, OUTPUT, Orders, OrdersQuery,
+    START_REFUSAL, STDIN, STDIN_END, StartRefusal,
 };
 use invoke_protocol::topology::SHIM_DOOR_NAME;
 use rustls::ServerConfig;
@@ -52,8 +55,29 @@ pub(crate) struct Script {
     pub(crate) uploads_hang: bool,
     /// Nobody wants output any more.
     pub(crate) gone: bool,
-    /// Forget the answer to this many exit records after storing them.
+    /// Forget the answer to this many exit records and refusals to start after storing them.
     pub(crate) lost_exit_answers: u32,
+    /// The archive of attached files; 410 if none.
+    pub(crate) files: Option<Vec<u8>>,
+    /// Answer 503 to this many questions for files.
+    pub(crate) failing_files: u32,
+    /// Send only this many bytes of an answer with files, then break the line; the last first.
+    pub(crate) file_cuts: Vec<usize>,
+    /// Send only this many bytes of files, then nothing more for ever.
+    pub(crate) files_hang_at: Option<usize>,
+    /// From where on the files were asked for.
+    pub(crate) files_asked: Vec<usize>,
+    /// What the command is to read, as far as it was sent.
+    pub(crate) stdin: Vec<u8>,
+    /// Whether that is all of it.
+    pub(crate) stdin_ended: bool,
+    /// Answer 410 to questions for it.
+    pub(crate) stdin_gone: bool,
+    /// As [`Script::file_cuts`].
+    pub(crate) stdin_cuts: Vec<usize>,
+    /// From where on it was asked for.
+    pub(crate) stdin_asked: Vec<usize>,
+    pub(crate) refusals: Vec<StartRefusal>,
     pub(crate) log: Vec<u8>,
     pub(crate) uploads: usize,
     pub(crate) exits: Vec<ExitRecord>,
@@ -163,6 +187,9 @@ fn routes(shared: Shared) -> Router {
     Router::new()
         .route(ASSIGNMENT, post(assignment))
         .route(OUTPUT, put(output))
+        .route(FILES, get(files))
+        .route(STDIN, get(stdin))
+        .route(START_REFUSAL, post(start_refusal))
         .route(ORDERS, get(orders))
         .route(CANCELLING, post(cancelling))
         .route(EXIT, post(exit))
@@ -179,8 +206,13 @@ impl Shared {
         }
     }
 
+    /// Without waking those who wait for a change.
+    fn change_quietly<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
+        change(&mut self.script.lock().unwrap())
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
-        let changed = change(&mut self.script.lock().unwrap());
+        let changed = self.change_quietly(change);
         self.changed.notify_waiters();
         changed
     }
@@ -263,6 +295,106 @@ fn whole_frames(log: &[u8], limit: usize) -> usize {
     end
 }
 
+async fn files(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    Query(query): Query<From>,
+) -> Response {
+    assert!(authentic(&headers));
+    shared.change(|script| {
+        script.files_asked.push(query.from);
+        let Some(files) = &script.files else {
+            return StatusCode::GONE.into_response();
+        };
+        if script.failing_files > 0 {
+            script.failing_files -= 1;
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        let rest = files.get(query.from..).unwrap_or_default();
+        match script.files_hang_at {
+            Some(position) => {
+                let before = rest[..position.saturating_sub(query.from)].to_vec();
+                let before = stream::iter([Ok(before.into())]);
+                promised(rest.len(), before.chain(stream::pending()))
+            }
+            None => piece(rest, script.file_cuts.pop()),
+        }
+    })
+}
+
+/// All of the bytes, or the first few and then a line that breaks.
+fn piece(bytes: &[u8], cut: Option<usize>) -> Response {
+    match cut.filter(|cut| *cut < bytes.len()) {
+        Some(cut) => {
+            let before = Bytes::copy_from_slice(&bytes[..cut]);
+            let broken = async {
+                // Else what comes before is dropped with the line.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Err(io::ErrorKind::ConnectionReset.into())
+            };
+            let sent = stream::iter([Ok(before)]).chain(stream::once(broken));
+            promised(bytes.len(), sent)
+        }
+        None => Bytes::copy_from_slice(bytes).into_response(),
+    }
+}
+
+/// An answer of so many bytes, whatever becomes of it.
+fn promised(
+    length: usize,
+    body: impl futures::Stream<Item = io::Result<Bytes>> + Send + 'static,
+) -> Response {
+    let length = [(header::CONTENT_LENGTH, length.to_string())];
+    (length, Body::from_stream(body)).into_response()
+}
+
+const STDIN_PIECE_BYTES: usize = 300_000;
+
+async fn stdin(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    Query(query): Query<From>,
+) -> Response {
+    assert!(authentic(&headers));
+    shared.change(|script| script.stdin_asked.push(query.from));
+    loop {
+        let changed = shared.changed.notified();
+        if let Some(answer) = shared.change_quietly(|script| stdin_answer(script, query.from)) {
+            return answer;
+        }
+        changed.await;
+    }
+}
+
+fn stdin_answer(script: &mut Script, from: usize) -> Option<Response> {
+    if script.stdin_gone {
+        return Some(StatusCode::GONE.into_response());
+    }
+    let rest = script.stdin.get(from..).unwrap_or_default();
+    let sent = &rest[..rest.len().min(STDIN_PIECE_BYTES)];
+    let is_end = script.stdin_ended && sent.len() == rest.len();
+    (is_end || !sent.is_empty()).then(|| {
+        let mut answer = piece(sent, script.stdin_cuts.pop());
+        let is_end = if is_end { "true" } else { "false" };
+        answer
+            .headers_mut()
+            .insert(STDIN_END, is_end.parse().unwrap());
+        answer
+    })
+}
+
+async fn start_refusal(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    Json(refusal): Json<StartRefusal>,
+) -> StatusCode {
+    assert!(authentic(&headers));
+    shared.change(|script| {
+        script.refusals.push(refusal);
+        script.answer_to_last_word()
+    })
+}
+
 async fn orders(
     State(shared): State<Shared>,
     headers: HeaderMap,
@@ -299,12 +431,18 @@ async fn exit(
     assert!(authentic(&headers));
     shared.change(|script| {
         script.exits.push(record);
-        if script.lost_exit_answers > 0 {
-            script.lost_exit_answers -= 1;
+        script.answer_to_last_word()
+    })
+}
+
+impl Script {
+    fn answer_to_last_word(&mut self) -> StatusCode {
+        if self.lost_exit_answers > 0 {
+            self.lost_exit_answers -= 1;
             return StatusCode::SERVICE_UNAVAILABLE;
         }
         StatusCode::NO_CONTENT
-    })
+    }
 }
 
 impl Door {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use invoke_protocol::output::{EndCause, ExitStatus, IncompleteReason};
+use invoke_protocol::output::{EndCause, ExitRecord, ExitStatus, IncompleteReason};
 
 use crate::door::{Door, Script};
 use crate::pod::{Pod, shell};
@@ -71,7 +71,7 @@ async fn the_last_words_are_written_before_anybody_answers() {
     let shim = pod.start(&door);
     let written = async {
         loop {
-            match pod.last_words() {
+            match pod.last_words::<ExitRecord>() {
                 Some(record) => return record,
                 None => tokio::time::sleep(Duration::from_millis(20)).await,
             }
@@ -94,7 +94,7 @@ async fn a_report_in_vain_ends_with_the_record_in_the_pods_status() {
     .await;
     let pod = Pod::new().impatient(NEVER, SOON);
     assert_eq!(pod.run(&door).await, 125);
-    let record = pod.last_words().unwrap();
+    let record: ExitRecord = pod.last_words().unwrap();
     assert_eq!(record.status, ExitStatus::Exited(5));
 }
 

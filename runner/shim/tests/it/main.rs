@@ -7,6 +7,7 @@
 
 mod door;
 mod pod;
+mod files;
 mod ends;
 mod output;
 mod refusals;

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use invoke_protocol::command::Command;
 use invoke_protocol::environment::SecretEnvironment;
-use invoke_protocol::output::{DEFAULT_OUTPUT_CAP_BYTES, ExitRecord};
+use invoke_protocol::output::DEFAULT_OUTPUT_CAP_BYTES;
 use invoke_protocol::shim::Assignment;
 use invoke_shim::config::Config;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use tokio::process::{Child, Command as Process};
 
@@ -20,6 +21,7 @@ const FOLDER: &str = "SHIM_TEST_FOLDER";
 const SPOOL_LIMIT: &str = "SHIM_TEST_SPOOL_LIMIT";
 const STORAGE_FULL: &str = "SHIM_TEST_STORAGE_FULL_MILLIS";
 const FAREWELL: &str = "SHIM_TEST_FAREWELL_MILLIS";
+const FILES_WITHIN: &str = "SHIM_TEST_FILES_WITHIN_MILLIS";
 
 /// An assignment as a runner would make it.
 pub(crate) fn assignment(command: Command) -> Assignment {
@@ -52,7 +54,9 @@ pub(crate) struct Pod {
     spool_limit: u64,
     storage_full: Duration,
     farewell: Duration,
+    files_within: Duration,
     own_process_namespace: bool,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Pod {
@@ -67,7 +71,9 @@ impl Pod {
             spool_limit: 256 << 20,
             storage_full: Duration::from_secs(60),
             farewell: Duration::from_secs(3600),
+            files_within: Duration::from_secs(3600),
             own_process_namespace: false,
+            environment: Vec::new(),
         }
     }
 
@@ -83,8 +89,14 @@ impl Pod {
         self
     }
 
-    /// The record in the termination message; `None` while there is none.
-    pub(crate) fn last_words(&self) -> Option<ExitRecord> {
+    /// How long it may take to bring the files.
+    pub(crate) fn files_within(mut self, within: Duration) -> Self {
+        self.files_within = within;
+        self
+    }
+
+    /// The word in the termination message; `None` while there is none of this kind.
+    pub(crate) fn last_words<T: DeserializeOwned>(&self) -> Option<T> {
         let text = std::fs::read(self.path("termination-log")).ok()?;
         assert!(text.len() <= 4096, "Kubernetes would cut it off");
         serde_json::from_slice(&text).ok()
@@ -93,6 +105,12 @@ impl Pod {
     /// The shim as PID 1, as in a real pod.
     pub(crate) fn own_process_namespace(mut self) -> Self {
         self.own_process_namespace = true;
+        self
+    }
+
+    /// One more variable in the environment of the shim.
+    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((name, value.into()));
         self
     }
 
@@ -121,9 +139,11 @@ impl Pod {
             .env(FOLDER, self.folder.path())
             .env(SPOOL_LIMIT, self.spool_limit.to_string())
             .env(STORAGE_FULL, self.storage_full.as_millis().to_string())
+            .env(FILES_WITHIN, self.files_within.as_millis().to_string())
             .env(FAREWELL, self.farewell.as_millis().to_string())
             .env("INVOKE_RUNNER_ADDRESS", door.address.to_string())
             .env("INVOKE_RUNNER_CA", &door.ca_pem)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true);
@@ -170,11 +190,6 @@ fn shim_process() {
     // As PID 1 is: the parent of all orphans.
     nix::sys::prctl::set_child_subreaper(true).unwrap();
     let config = Config {
-        runner_address: std::env::var("INVOKE_RUNNER_ADDRESS")
-            .unwrap()
-            .parse()
-            .unwrap(),
-        runner_ca: std::env::var("INVOKE_RUNNER_CA").unwrap(),
         token_file: folder.join("token"),
         state_dir: folder.join("state"),
         work_dir: folder.join("work"),
@@ -184,7 +199,9 @@ fn shim_process() {
         spool_limit_bytes: number(SPOOL_LIMIT),
         storage_full_within: Duration::from_millis(number(STORAGE_FULL)),
         farewell_within: Duration::from_millis(number(FAREWELL)),
+        files_within: Duration::from_millis(number(FILES_WITHIN)),
         cancelling_within: Duration::from_secs(5),
+        ..Config::from_environment().unwrap()
     };
     let code = invoke_shim::run(&config);
     std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS) * 125);
