@@ -1,12 +1,14 @@
 //! Where the shim finds its runner and its folders.
 
+use std::env::VarError;
 use std::net::{AddrParseError, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use invoke_protocol::files::FILES_WITHIN_SECONDS;
 use invoke_protocol::shim::{
-    ARTIFACTS_DIR, ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, STATE_DIR, TOKEN_FILE, WORK_DIR,
+    ARTIFACTS_DIR, ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, ENV_SECRET_FOLDERS, ENV_SECRET_VARIABLES,
+    STATE_DIR, TOKEN_FILE, WORK_DIR,
 };
 
 /// The most output that may wait on disk for its acknowledgement, in bytes. Beyond it the pipes are
@@ -42,6 +44,10 @@ pub struct Config {
     pub work_dir: PathBuf,
     /// Where the command leaves what is to come back.
     pub artifacts_dir: PathBuf,
+    /// The names of variables of this process whose values are masked in the output.
+    pub secret_variables: Vec<String>,
+    /// Folders with files whose contents are masked in the output.
+    pub secret_folders: Vec<PathBuf>,
     /// Where Kubernetes looks for a container's last words.
     pub termination_log: PathBuf,
     /// Where the kernel shows the container's cgroup.
@@ -64,6 +70,9 @@ pub enum Error {
     /// A variable is not set.
     #[error("{0} is not set: this program is started by the invoke runner, in a pod that it made")]
     Missing(&'static str),
+    /// A variable is no text.
+    #[error("{0} is no UTF-8 text")]
+    NotText(&'static str),
     /// The address is none.
     #[error("{ENV_RUNNER_ADDRESS} is {0:?}, which is no IP address with a port")]
     Address(String, #[source] AddrParseError),
@@ -84,6 +93,11 @@ impl Config {
             state_dir: STATE_DIR.into(),
             work_dir: WORK_DIR.into(),
             artifacts_dir: ARTIFACTS_DIR.into(),
+            secret_variables: list(ENV_SECRET_VARIABLES, ',')?,
+            secret_folders: list(ENV_SECRET_FOLDERS, ':')?
+                .into_iter()
+                .map(PathBuf::from)
+                .collect(),
             termination_log: "/dev/termination-log".into(),
             cgroup_dir: "/sys/fs/cgroup".into(),
             spool_limit_bytes: SPOOL_LIMIT_BYTES,
@@ -92,5 +106,19 @@ impl Config {
             files_within: FILES_WITHIN,
             cancelling_within: CANCELLING_WITHIN,
         })
+    }
+}
+
+/// What a variable lists; nothing if it is not set.
+fn list(name: &'static str, separator: char) -> Result<Vec<String>, Error> {
+    match std::env::var(name) {
+        Ok(text) => Ok(text
+            .split(separator)
+            .filter(|part| !part.is_empty())
+            .map(ToOwned::to_owned)
+            .collect()),
+        Err(VarError::NotPresent) => Ok(Vec::new()),
+        // To mask less than was asked for would be to print secrets.
+        Err(VarError::NotUnicode(_)) => Err(Error::NotText(name)),
     }
 }

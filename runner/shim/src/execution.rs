@@ -93,9 +93,9 @@ impl Ending {
 }
 
 async fn explain(error: NotExecuted, mut recorder: Recorder) -> Ending {
-    recorder
-        .append(Stream::Stderr, error.message.as_bytes())
-        .await;
+    let message = error.message.as_bytes();
+    recorder.append(Stream::Stderr, message).await;
+    recorder.end(Stream::Stderr).await;
     Ending {
         status: ExitStatus::Exited(error.code),
         cause: None,

@@ -22,7 +22,7 @@ mod archive;
 mod unpack;
 mod files;
 mod command;
-#[cfg_attr(not(test), expect(dead_code, reason = "not wired yet"))]
+mod secrets;
 mod mask;
 mod spool;
 mod recorder;

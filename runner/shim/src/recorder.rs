@@ -1,5 +1,6 @@
-//! Reads both pipes of the command into the spool, in the order in which they have something, up to the
-//! cap. What comes after that is read as well, so that the command goes on; it is counted and dropped.
+//! Reads both pipes of the command into the spool, in the order in which they have something, with known
+//! secrets masked, up to the cap. What comes after that is read as well, so that the command goes on; it is
+//! counted and dropped.
 
 use std::io;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
 
 use crate::log;
+use crate::mask::Masker;
 use crate::spool::Writer;
 
 /// How long to wait for room on a full disk before trying again. The command waits too.
@@ -26,8 +28,9 @@ pub(crate) struct Recorder {
     acknowledged: watch::Receiver<u64>,
     /// How long the log is with what was read and perhaps not written yet.
     log_bytes: u64,
-    stdout: Tally,
-    stderr: Tally,
+    stdout: Heard,
+    stderr: Heard,
+    frame: Vec<u8>,
 }
 
 /// How much output there may be, in bytes of log.
@@ -60,6 +63,7 @@ impl Recorder {
     /// and what `acknowledged` says is within its limit.
     pub(crate) fn new(
         writer: Writer,
+        masker: Masker,
         limits: Limits,
         written: watch::Sender<u64>,
         acknowledged: watch::Receiver<u64>,
@@ -70,8 +74,9 @@ impl Recorder {
             written,
             acknowledged,
             log_bytes: 0,
-            stdout: Tally::new(),
-            stderr: Tally::new(),
+            stdout: Heard::new(masker.for_another_stream()),
+            stderr: Heard::new(masker),
+            frame: Vec::new(),
         }
     }
 
@@ -95,13 +100,17 @@ impl Recorder {
             let pipe = pipes.of(stream);
             match pipe.as_ref().map(|open| open.try_read(&mut buffer)) {
                 None => {}
-                Some(Ok(0)) => *pipe = None,
+                Some(Ok(0)) => {
+                    *pipe = None;
+                    self.end(stream).await;
+                }
                 Some(Ok(length)) => self.append(stream, &buffer[..length]).await,
                 // Somebody else's wake-up.
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Some(Err(error)) => {
                     log::chain("a pipe of the command cannot be read", &error);
                     *pipe = None;
+                    self.end(stream).await;
                 }
             }
             // In turns, so that one stream that never pauses cannot hold the other back.
@@ -109,17 +118,37 @@ impl Recorder {
         }
     }
 
-    /// Adds one piece of output, at most [`MAX_FRAME_PAYLOAD_BYTES`]: what of it is within the cap.
-    pub(crate) async fn append(&mut self, stream: Stream, payload: &[u8]) {
-        let (kept, dropped) = payload.split_at(payload.len().min(self.below_cap()));
-        let tally = match stream {
+    /// Adds one piece of output. The end of it is held back where it may be the beginning of a secret.
+    pub(crate) async fn append(&mut self, stream: Stream, output: &[u8]) {
+        let mut decided = Vec::with_capacity(output.len());
+        self.heard(stream).masker.mask(output, &mut decided);
+        self.keep(stream, &decided).await;
+    }
+
+    /// Says that nothing comes after this on a stream: so what was held back is no secret.
+    pub(crate) async fn end(&mut self, stream: Stream) {
+        let mut rest = Vec::new();
+        self.heard(stream).masker.finish(&mut rest);
+        self.keep(stream, &rest).await;
+    }
+
+    /// Keeps what of a piece is within the cap.
+    async fn keep(&mut self, stream: Stream, masked: &[u8]) {
+        for payload in masked.chunks(MAX_FRAME_PAYLOAD_BYTES) {
+            let (kept, dropped) = payload.split_at(payload.len().min(self.below_cap()));
+            let heard = self.heard(stream);
+            heard.tally.add(kept);
+            heard.discarded_bytes += dropped.len() as u64;
+            if !kept.is_empty() {
+                self.write(stream, kept).await;
+            }
+        }
+    }
+
+    fn heard(&mut self, stream: Stream) -> &mut Heard {
+        match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
-        };
-        tally.add(kept);
-        tally.discarded += dropped.len() as u64;
-        if !kept.is_empty() {
-            self.write(stream, kept).await;
         }
     }
 
@@ -132,16 +161,16 @@ impl Recorder {
     }
 
     async fn write(&mut self, stream: Stream, payload: &[u8]) {
-        let mut frame = Vec::with_capacity(FRAME_HEADER_BYTES + payload.len());
+        self.frame.clear();
         Frame {
             stream,
             at: Timestamp::now(),
             payload,
         }
-        .encode(&mut frame);
-        self.log_bytes += frame.len() as u64;
+        .encode(&mut self.frame);
+        self.log_bytes += self.frame.len() as u64;
         let mut said = false;
-        while let Err(error) = self.writer.append(&frame) {
+        while let Err(error) = self.writer.append(&self.frame) {
             if !std::mem::replace(&mut said, true) {
                 log::chain("output cannot be spooled, the command waits", &error);
             }
@@ -157,11 +186,11 @@ impl Recorder {
         Recorded {
             log_bytes: self.log_bytes,
             discarded: Discarded {
-                stdout_bytes: self.stdout.discarded,
-                stderr_bytes: self.stderr.discarded,
+                stdout_bytes: self.stdout.discarded_bytes,
+                stderr_bytes: self.stderr.discarded_bytes,
             },
-            stdout: self.stdout.finish(),
-            stderr: self.stderr.finish(),
+            stdout: self.stdout.tally.finish(),
+            stderr: self.stderr.tally.finish(),
         }
     }
 
@@ -223,9 +252,26 @@ const fn other(stream: Stream) -> Stream {
     }
 }
 
+/// What is known of one stream.
+struct Heard {
+    masker: Masker,
+    /// Of what was recorded.
+    tally: Tally,
+    discarded_bytes: u64,
+}
+
+impl Heard {
+    fn new(masker: Masker) -> Self {
+        Self {
+            masker,
+            tally: Tally::new(),
+            discarded_bytes: 0,
+        }
+    }
+}
+
 struct Tally {
     bytes: u64,
-    discarded: u64,
     digest: digest::Context,
 }
 
@@ -233,7 +279,6 @@ impl Tally {
     fn new() -> Self {
         Self {
             bytes: 0,
-            discarded: 0,
             digest: digest::Context::new(&digest::SHA256),
         }
     }

@@ -16,11 +16,12 @@ use crate::door::{self, Answer, Door};
 use crate::execution::{Stops, execute};
 use crate::farewell::Farewell;
 use crate::marker::Marker;
+use crate::mask::Masker;
 use crate::patience::Patience;
 use crate::recorder::{self, Recorder};
 use crate::termination::Termination;
 use crate::uploader::{UploadEnd, Uploader};
-use crate::{files, log, orders, spool};
+use crate::{files, log, orders, secrets, spool};
 
 /// Runs the pod's one command.
 ///
@@ -183,6 +184,7 @@ impl<'a> Parts<'a> {
             waiting: config.spool_limit_bytes,
             recorded: assignment.output_cap_bytes,
         };
+        let masker = Masker::new(&secrets::known(config, assignment));
         let (writer, reader) = spool::create(&config.state_dir)?;
         let (written_sender, written) = watch::channel(0);
         let (acknowledged_sender, acknowledged) = watch::channel(0);
@@ -190,7 +192,7 @@ impl<'a> Parts<'a> {
         let (carried_out_sender, carried_out) = watch::channel(0);
         let (order, asked) = mpsc::channel(4);
         Ok(Self {
-            recorder: Recorder::new(writer, limits, written_sender, acknowledged.clone()),
+            recorder: Recorder::new(writer, masker, limits, written_sender, acknowledged.clone()),
             farewell: Farewell {
                 written: written.clone(),
                 acknowledged,

@@ -9,6 +9,7 @@ mod door;
 mod pod;
 mod files;
 mod ends;
+mod mask;
 mod output;
 mod refusals;
 mod stops;

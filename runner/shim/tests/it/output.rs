@@ -11,6 +11,12 @@ use crate::pod::{Pod, shell};
 async fn printed(script: Script) -> Door {
     let door = Door::open(script).await;
     assert_eq!(Pod::new().run(&door).await, 0);
+    assert_is_what_was_said(&door);
+    door
+}
+
+/// The record of the end says of the output what arrived.
+pub(crate) fn assert_is_what_was_said(door: &Door) {
     let exit = door.exit();
     for (stream, summary) in [
         (Stream::Stdout, &exit.stdout),
@@ -21,7 +27,6 @@ async fn printed(script: Script) -> Door {
         assert_eq!(summary.sha256, sha256(&bytes));
     }
     assert_eq!(exit.log_bytes, door.script().log.len() as u64);
-    door
 }
 
 fn sha256(bytes: &[u8]) -> String {
