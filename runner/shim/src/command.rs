@@ -26,7 +26,7 @@ pub(crate) struct NotExecuted {
     pub(crate) message: String,
 }
 
-/// Starts a command in its own process group, with nothing to read and two pipes to write to.
+/// Starts a command in its own process group, with two pipes to write to, and one to read from or nothing.
 ///
 /// # Errors
 /// [`NotExecuted`], when there is no process.
@@ -46,7 +46,10 @@ pub(crate) fn spawn(
         .envs(assignment.secrets.expose())
         .env(ARTIFACTS_VARIABLE, artifacts_dir)
         .current_dir(work_dir)
-        .stdin(Stdio::null())
+        .stdin(match assignment.stdin {
+            true => Stdio::piped(),
+            false => Stdio::null(),
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use invoke_protocol::api::MAX_STDIN_CHUNK_BYTES;
 use invoke_protocol::output::ExitRecord;
 use invoke_protocol::runner::OutputAck;
 use invoke_protocol::shim::{
     ASSIGNMENT, Assignment, CANCELLING, EXIT, FILES, ORDERS, OUTPUT, Orders, OrdersQuery,
-    START_REFUSAL, StartRefusal,
+    START_REFUSAL, STDIN, STDIN_END, StartRefusal,
 };
 use invoke_protocol::topology::SHIM_DOOR_NAME;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
@@ -53,6 +54,14 @@ impl Error {
     pub(crate) fn is_final(&self) -> bool {
         matches!(self, Self::Refused(status) if status.is_client_error())
     }
+}
+
+/// A part of what the command is to read.
+#[derive(Debug, Default)]
+pub(crate) struct Piece {
+    pub(crate) bytes: Vec<u8>,
+    /// Whether nothing follows it, ever.
+    pub(crate) is_last: bool,
 }
 
 /// An answer's body, as it comes: as much as it likes, for as long as it goes on.
@@ -133,6 +142,30 @@ impl Door {
     pub(crate) async fn files(&self, from: u64) -> Result<Answer<Body>, Error> {
         let request = self.client.get(self.url(FILES)).query(&[("from", from)]);
         self.body(request).await
+    }
+
+    /// What the command is to read from a position on: one piece of it, or what of it came through.
+    pub(crate) async fn stdin(&self, from: u64) -> Result<Answer<Piece>, Error> {
+        let request = self.client.get(self.url(STDIN)).query(&[("from", from)]);
+        let Answer::Is(mut body) = self.body(request).await? else {
+            return Ok(Answer::Gone);
+        };
+        let is_end = body.0.headers().get(STDIN_END);
+        let is_end = is_end.is_some_and(|value| value.as_bytes() == b"true");
+        let mut piece = Piece::default();
+        while piece.bytes.len() <= MAX_STDIN_CHUNK_BYTES {
+            match body.next().await {
+                Ok(Some(more)) => piece.bytes.extend_from_slice(&more),
+                Ok(None) => {
+                    piece.is_last = is_end;
+                    break;
+                }
+                Err(error) if piece.bytes.is_empty() => return Err(error),
+                // What came before the line broke is as good as the rest.
+                Err(_) => break,
+            }
+        }
+        Ok(Answer::Is(piece))
     }
 
     /// What is new, compared with the orders that are followed already.

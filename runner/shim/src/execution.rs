@@ -9,15 +9,17 @@ use std::time::Instant;
 use invoke_protocol::output::{EndCause, ExitRecord, ExitStatus, IncompleteReason, Stream};
 use invoke_protocol::shim::Assignment;
 use jiff::Timestamp;
-use tokio::net::unix::pipe::Receiver;
+use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::{mpsc, watch};
 
 use crate::command::{self, NotExecuted};
 use crate::config::Config;
 use crate::course::{Course, Event, Limits, OutputRead, Step, Stop, StopCause};
+use crate::door::Door;
 use crate::memory::KillCounter;
 use crate::processes::{self, Group, Reaper};
 use crate::recorder::{Pipes, Recorder};
+use crate::stdin;
 use crate::termination::Termination;
 
 /// What tells the shim to stop a command.
@@ -38,6 +40,7 @@ pub(crate) struct Stops {
 /// Where the shim cannot even watch a process: nothing was started.
 pub(crate) async fn execute(
     config: &Config,
+    door: &Door,
     assignment: &Assignment,
     recorder: Recorder,
     mut stops: Stops,
@@ -50,7 +53,7 @@ pub(crate) async fn execute(
         Ok(child) => {
             invoke_hooks::point("shim.after-exec");
             let limits = Limits::of(assignment, config.farewell_within);
-            follow(child, limits, recorder, reaper, &mut stops).await?
+            follow(child, door, limits, recorder, reaper, &mut stops).await?
         }
         Err(error) => explain(error, recorder).await,
     };
@@ -106,6 +109,7 @@ async fn explain(error: NotExecuted, mut recorder: Recorder) -> Ending {
 
 async fn follow(
     child: Child,
+    door: &Door,
     limits: Limits,
     mut recorder: Recorder,
     mut reaper: Reaper,
@@ -116,11 +120,14 @@ async fn follow(
         stdout: receiver(child.stdout)?,
         stderr: receiver(child.stderr)?,
     };
+    let stdin = child.stdin.map(|pipe| Sender::from_owned_fd(pipe.into()));
+    let stdin = stdin.transpose()?;
     let mut course = Course::new(Instant::now(), limits);
     let (all_are_dead, dead) = watch::channel(false);
     let (mut ended, mut closed, mut told) = (false, false, false);
     let (status, cause, output) = {
         let mut recording = pin!(recorder.record(pipes, dead));
+        let mut feeding = pin!(stdin::feed(door, stdin));
         loop {
             let event = tokio::select! {
                 // The end before a stop that came at the same moment: its exit is its own word.
@@ -139,6 +146,7 @@ async fn follow(
                     Event::Stop(Stop::at_once(StopCause::PodTerminated))
                 }
                 () = sleep_until(course.deadline()) => Event::Time,
+                never = &mut feeding => match never {},
             };
             match course.on(event, Instant::now()) {
                 Step::Nothing => {}

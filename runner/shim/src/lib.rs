@@ -22,6 +22,7 @@ mod archive;
 mod unpack;
 mod files;
 mod command;
+mod stdin;
 mod secrets;
 mod mask;
 mod spool;

@@ -230,7 +230,7 @@ async fn run_and_upload(
     let parts = Parts::connect(config, door, assignment, termination).map_err(Refusal::Prepare)?;
     let execution = async {
         let executed = tokio::select! {
-            executed = execute(config, assignment, parts.recorder, parts.stops) => executed,
+            executed = execute(config, door, assignment, parts.recorder, parts.stops) => executed,
             never = orders::listen(door, parts.order) => match never {},
         };
         if let Ok(Some(record)) = &executed {

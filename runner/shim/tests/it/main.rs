@@ -9,6 +9,7 @@ mod door;
 mod pod;
 mod files;
 mod ends;
+mod stdin;
 mod mask;
 mod output;
 mod refusals;
