@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use bytes::Bytes;
 use futures::future::join_all;
-use invoke_dispatcher::blobs::{Blobs, job_prefix, Environment, Error};
+use invoke_dispatcher::blobs::{Blobs, Environment, Error, job_prefix};
 use invoke_dispatcher::problem::chain;
 use invoke_protocol::id::JobId;
 use tempfile::TempDir;
