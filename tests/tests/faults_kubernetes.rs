@@ -448,7 +448,7 @@ fn row_42_the_nodes_programs_are_killed() {
     };
     prove(&row, |world| {
         let canary = Canary::of(1, 0);
-        let job = quiet(world, &canary);
+        let job = quiet(world, &canary, 40);
         let dead = ["kubelet", "containerd"].map(|part| Dead::new(&world.bed, part));
         let [kubelet, containerd] = dead;
         drop((containerd, kubelet));
@@ -480,12 +480,11 @@ fn second_shim(world: &World, job: &str) -> Ran {
     exec("/usr/local/bin/invoke-shim")
 }
 
-/// A job whose command runs and has not printed anything yet: what has, is refused a second command for that
-/// alone. It goes on within the minute that its permit is good for.
-fn quiet(world: &World, canary: &Canary) -> String {
-    let command = canary
-        .command(&world.collector)
-        .replacen("; for", "; sleep 40; for", 1);
+/// A job whose command runs and prints nothing for so many seconds: what has printed something, is refused a
+/// second command for that alone. Less than the minute that its permit is good for.
+fn quiet(world: &World, canary: &Canary, seconds: u32) -> String {
+    let command = canary.command(&world.collector);
+    let command = command.replacen("; for", &format!("; sleep {seconds}; for"), 1);
     let ran = world
         .bed
         .ran(&["--no-wait", "--start-within", "60s", &command]);
@@ -752,20 +751,17 @@ fn upgrade(world: &World) {
 fn row_47_etcd_is_restored_from_a_backup() {
     let row = Row {
         number: 47,
-        fault: "etcd's data of when a command ran is put back after its pod is gone (etcd stopped and its folder copied; the control plane and the kubelet are started anew)",
+        fault: "etcd's data of when a command ran is put back after its pod is gone (etcd stopped and its folder copied; the control plane and the kubelet are started anew), and the node has removed what is left of the pod's containers, so that it starts them",
         without: Without::Dispatcher("no-permit-cas"),
         breaks: Invariant::NoneRunTwice,
     };
     prove(&row, |world| {
-        let canary = Canary {
-            lines: 1,
-            pause_ms: 10_000,
-            code: 0,
-        };
-        let job = running(world, &canary, &[]);
+        let canary = Canary::of(0, 0);
+        let job = quiet(world, &canary, 10);
+        let uid = world.bed.uid("invoke-jobs", &pod_of(&job));
         let backup = Backup::new(world);
         let mut found = world.settle_run(&canary, std::slice::from_ref(&job), SOON);
-        backup.restore(world);
+        backup.restore(world, &uid);
         let pod = pod_of(&job);
         let is_back = || world.bed.job_pods().contains(&format!("pod/{pod}"));
         assert!(is_back(), "the finished pod was not resurrected");
@@ -792,9 +788,11 @@ impl Backup {
 
     /// What watches has seen more than there is by then: it is all started anew, as Kubernetes' manual
     /// says.
-    fn restore(&self, world: &World) {
+    fn restore(&self, world: &World, pod: &str) {
+        let kubelet = Dead::new(&world.bed, "kubelet");
+        remove_containers(pod);
         let parts = [
-            "kubelet",
+            "containerd",
             "scheduler",
             "controller-manager",
             "apiserver",
@@ -804,10 +802,32 @@ impl Backup {
         std::fs::remove_dir_all(etcd()).expect("it is the test bed's");
         copy(&self.copied(), &etcd());
         while dead.pop().is_some() {}
+        drop(kubelet);
     }
 
     fn copied(&self) -> String {
         self.0.path().join("etcd").display().to_string()
+    }
+}
+
+/// What the kubelet's garbage collection does some minutes after the end of a pod: until then it would know
+/// that its containers have run.
+fn remove_containers(pod: &str) {
+    let socket = format!(
+        "{}/containerd/containerd.sock",
+        variable("INVOKE_TESTBED_STATE")
+    );
+    let containers = |arguments: &[&str]| {
+        let mut command = Command::new("ctr");
+        command.args(["--address", &socket, "--namespace", "k8s.io", "containers"]);
+        let ran = run(command.args(arguments));
+        assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
+        ran.stdout_text()
+    };
+    let of_pod = format!(r#"labels."io.kubernetes.pod.uid"=="{pod}""#);
+    let left = containers(&["ls", "--quiet", &of_pod]);
+    for container in left.split_whitespace() {
+        containers(&["rm", container]);
     }
 }
 
