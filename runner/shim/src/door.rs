@@ -1,15 +1,16 @@
 //! Calls to the runner's door ([`invoke_protocol::shim`]).
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use invoke_protocol::api::MAX_STDIN_CHUNK_BYTES;
 use invoke_protocol::output::ExitRecord;
-use invoke_protocol::runner::OutputAck;
+use invoke_protocol::runner::{ArtifactsAck, OutputAck};
 use invoke_protocol::shim::{
-    ASSIGNMENT, Assignment, CANCELLING, EXIT, FILES, ORDERS, OUTPUT, Orders, OrdersQuery,
-    START_REFUSAL, STDIN, STDIN_END, StartRefusal,
+    ARTIFACTS, ASSIGNMENT, Assignment, CANCELLING, EXIT, FILES, ORDERS, OUTPUT, Orders,
+    OrdersQuery, START_REFUSAL, STDIN, STDIN_END, StartRefusal,
 };
 use invoke_protocol::topology::SHIM_DOOR_NAME;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
@@ -53,6 +54,33 @@ impl Error {
     /// Whether the same call would be refused again.
     pub(crate) fn is_final(&self) -> bool {
         matches!(self, Self::Refused(status) if status.is_client_error())
+    }
+}
+
+impl<T> Answer<T> {
+    fn map<U>(self, map: impl FnOnce(T) -> U) -> Answer<U> {
+        match self {
+            Self::Is(answer) => Answer::Is(map(answer)),
+            Self::Gone => Answer::Gone,
+        }
+    }
+}
+
+/// What is sent piece by piece until all of it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upload {
+    /// The output log.
+    Output,
+    /// The stream of artifacts.
+    Artifacts,
+}
+
+impl fmt::Display for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Output => "output",
+            Self::Artifacts => "artifacts",
+        })
     }
 }
 
@@ -128,14 +156,27 @@ impl Door {
             .await
     }
 
-    /// How far the output log is stored, after `chunk` was offered at `from`.
-    pub(crate) async fn upload(&self, from: u64, chunk: Bytes) -> Result<Answer<OutputAck>, Error> {
-        let request = self
-            .client
-            .put(self.url(OUTPUT))
-            .query(&[("from", from)])
-            .body(chunk);
-        self.call(request.timeout(UPLOAD)).await
+    /// How far it is stored, after `chunk` was offered at `from`.
+    pub(crate) async fn upload(
+        &self,
+        what: Upload,
+        from: u64,
+        chunk: Bytes,
+    ) -> Result<Answer<u64>, Error> {
+        let request = |path| {
+            let request = self.client.put(self.url(path)).query(&[("from", from)]);
+            request.body(chunk).timeout(UPLOAD)
+        };
+        match what {
+            Upload::Output => {
+                let ack: Answer<OutputAck> = self.call(request(OUTPUT)).await?;
+                Ok(ack.map(|ack| ack.log_bytes))
+            }
+            Upload::Artifacts => {
+                let ack: Answer<ArtifactsAck> = self.call(request(ARTIFACTS)).await?;
+                Ok(ack.map(|ack| ack.bytes))
+            }
+        }
     }
 
     /// The archive of attached files from a position on.
@@ -201,18 +242,13 @@ impl Door {
     }
 
     async fn tell(&self, request: RequestBuilder) -> Result<Answer<()>, Error> {
-        Ok(match self.send(request.timeout(CALL)).await? {
-            Answer::Is(_) => Answer::Is(()),
-            Answer::Gone => Answer::Gone,
-        })
+        let answer = self.send(request.timeout(CALL)).await?;
+        Ok(answer.map(drop))
     }
 
     async fn body(&self, request: RequestBuilder) -> Result<Answer<Body>, Error> {
         let sent = timeout(SILENCE, self.send(request)).await;
-        Ok(match sent.unwrap_or(Err(Error::Silent))? {
-            Answer::Is(response) => Answer::Is(Body(response)),
-            Answer::Gone => Answer::Gone,
-        })
+        Ok(sent.unwrap_or(Err(Error::Silent))?.map(Body))
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Answer<Response>, Error> {

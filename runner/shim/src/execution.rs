@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::process::Child;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use invoke_protocol::output::{EndCause, ExitRecord, ExitStatus, IncompleteReason, Stream};
 use invoke_protocol::shim::Assignment;
@@ -15,12 +15,16 @@ use tokio::sync::{mpsc, watch};
 use crate::command::{self, NotExecuted};
 use crate::config::Config;
 use crate::course::{Course, Event, Limits, OutputRead, Step, Stop, StopCause};
+use crate::delivery;
 use crate::door::Door;
 use crate::memory::KillCounter;
 use crate::processes::{self, Group, Reaper};
 use crate::recorder::{Pipes, Recorder};
 use crate::stdin;
 use crate::termination::Termination;
+
+/// How long a process may take to die of SIGKILL. One that waits for a device may take for ever.
+const DEATH: Duration = Duration::from_secs(2);
 
 /// What tells the shim to stop a command.
 pub(crate) struct Stops {
@@ -60,6 +64,7 @@ pub(crate) async fn execute(
     let record = ending.into_record(started_at, Timestamp::now());
     Ok(record.map(|record| ExitRecord {
         out_of_memory: memory_kills.has_risen(),
+        artifacts: delivery::not_yet(&config.artifacts_dir),
         ..record
     }))
 }
@@ -167,7 +172,8 @@ async fn follow(
         }
     };
     group.kill_everything();
-    processes::reap(group);
+    // What is dead changes nothing any more: not what was printed, nor the artifacts.
+    let _ = tokio::time::timeout(DEATH, reaper.all_ended()).await;
     Ok(Ending {
         status,
         cause,

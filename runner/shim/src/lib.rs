@@ -32,9 +32,9 @@ mod orders;
 mod course;
 mod processes;
 mod memory;
-#[cfg_attr(not(test), expect(dead_code, reason = "not wired yet"))]
 mod artifacts;
 mod farewell;
+mod delivery;
 mod execution;
 mod shim;
 

@@ -66,10 +66,22 @@ impl Reaper {
             self.0.recv().await;
         }
     }
+
+    /// Waits for the end of everything else, and reaps it.
+    pub(crate) async fn all_ended(&mut self) {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => drop(self.0.recv().await),
+                Ok(_) | Err(Errno::EINTR) => {}
+                // There are no children.
+                Err(_) => return,
+            }
+        }
+    }
 }
 
 /// Reaps all that has ended. Says how the main process did, if it is among them.
-pub(crate) fn reap(group: Group) -> Option<ExitStatus> {
+fn reap(group: Group) -> Option<ExitStatus> {
     let mut main = None;
     loop {
         // One SIGCHLD may stand for many children.

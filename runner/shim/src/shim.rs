@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::course::Stop;
-use crate::door::{self, Answer, Door};
+use crate::delivery::Delivery;
+use crate::door::{self, Answer, Door, Upload};
 use crate::execution::{Stops, execute};
 use crate::farewell::Farewell;
 use crate::marker::Marker;
@@ -88,7 +89,8 @@ async fn live(config: &Config) -> Result<(), Refusal> {
     if let Err(reason) = prepare(config, &door, &assignment, termination.clone()).await {
         return refuse(config, &door, reason).await;
     }
-    let record = run_and_upload(config, &door, &assignment, termination).await?;
+    let record = run_and_upload(config, &door, &assignment, termination.clone()).await?;
+    let record = bring_artifacts(config, &door, &assignment, termination, record).await?;
     invoke_hooks::point("shim.before-exit-report");
     report(config, async || door.exit(&record).await).await
 }
@@ -202,6 +204,7 @@ impl<'a> Parts<'a> {
             },
             uploader: Uploader {
                 door,
+                what: Upload::Output,
                 reader,
                 written,
                 acknowledged: acknowledged_sender,
@@ -259,6 +262,42 @@ async fn run_and_upload(
             Ok(record)
         }
     }
+}
+
+/// Brings what the command has left, after its output. Until it is there, the record in the termination
+/// message says that it is not.
+async fn bring_artifacts(
+    config: &Config,
+    door: &Door,
+    assignment: &Assignment,
+    termination: Termination,
+    record: ExitRecord,
+) -> Result<ExitRecord, Refusal> {
+    let delivery = Delivery {
+        config,
+        door,
+        assignment,
+        termination,
+    };
+    let artifacts = match delivery.collect().await {
+        Some(collected) => {
+            let artifacts = Some(collected.not_uploaded());
+            let record = ExitRecord {
+                artifacts,
+                ..record.clone()
+            };
+            leave_last_words(config, &record);
+            let uploaded = delivery.upload(collected).await;
+            Some(uploaded.ok_or(Refusal::Unwanted)?)
+        }
+        None => None,
+    };
+    let record = ExitRecord {
+        artifacts,
+        ..record
+    };
+    leave_last_words(config, &record);
+    Ok(record)
 }
 
 /// A copy of the last word, an [`ExitRecord`] or a [`StartRefusal`], in the pod's status, for a runner that

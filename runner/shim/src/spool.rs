@@ -1,4 +1,4 @@
-//! The output log on disk, from the moment it is read until it is acknowledged.
+//! The output log on disk, from the moment it is read until it is acknowledged; and the artifacts likewise.
 //!
 //! The file's positions are the log's positions. What was acknowledged is punched out of the file,
 //! so it takes up no more room than what still waits, however much the command prints.
@@ -7,7 +7,6 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use invoke_protocol::output::{Frame, MAX_CHUNK_BYTES};
@@ -31,20 +30,17 @@ pub(crate) fn create(state_dir: &Path) -> io::Result<(Writer, Reader)> {
         .create(true)
         .truncate(true)
         .open(state_dir.join("spool"))?;
-    let file = Arc::new(file);
-    Ok((
-        Writer {
-            file: Arc::clone(&file),
-            position: 0,
-        },
-        Reader { file, released: 0 },
-    ))
+    let writer = Writer {
+        file: file.try_clone()?,
+        position: 0,
+    };
+    Ok((writer, Reader::new(file, Cut::BetweenFrames)))
 }
 
 /// The end that the recorder holds.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    file: Arc<File>,
+    file: File,
     position: u64,
 }
 
@@ -66,22 +62,42 @@ impl Writer {
 /// The end that the uploader holds.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    file: Arc<File>,
+    file: File,
+    cut: Cut,
     released: u64,
 }
 
+/// Where one upload may end and the next begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// In an output log.
+    BetweenFrames,
+    /// In a stream that is only bytes.
+    Anywhere,
+}
+
 impl Reader {
-    /// Whole frames from `from` on: as many as are there before `end` and fit into one upload.
+    pub(crate) const fn new(file: File, cut: Cut) -> Self {
+        Self {
+            file,
+            cut,
+            released: 0,
+        }
+    }
+
+    /// What follows `from`: as much as is there before `end`, fits into one upload, and ends at a cut.
     pub(crate) fn chunk(&self, from: u64, end: u64) -> io::Result<Bytes> {
         let length =
             usize::try_from(end - from).map_or(MAX_CHUNK_BYTES, |there| there.min(MAX_CHUNK_BYTES));
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, from)?;
-        bytes.truncate(whole_frames(&bytes)?);
+        if self.cut == Cut::BetweenFrames {
+            bytes.truncate(whole_frames(&bytes)?);
+        }
         Ok(bytes.into())
     }
 
-    /// Whether the log can still be read from a position.
+    /// Whether it can still be read from a position.
     pub(crate) fn holds(&self, position: u64) -> bool {
         position >= self.released
     }

@@ -1,4 +1,4 @@
-//! Sends the output log to the runner until all of it is acknowledged.
+//! Sends the output log, and later the artifacts, to the runner until all of it is acknowledged.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use invoke_protocol::output::IncompleteReason;
 use tokio::sync::{mpsc, watch};
 
 use crate::course::{Stop, StopCause};
-use crate::door::{self, Answer, Door};
+use crate::door::{self, Answer, Door, Upload};
 use crate::log;
 use crate::patience::Patience;
 use crate::spool::Reader;
@@ -26,8 +26,9 @@ pub(crate) enum UploadEnd {
 /// One upload at a time, with everything that is new.
 pub(crate) struct Uploader<'a> {
     pub(crate) door: &'a Door,
+    pub(crate) what: Upload,
     pub(crate) reader: Reader,
-    /// How far the log is written; closed when it is complete.
+    /// How far it is written; closed when it is complete.
     pub(crate) written: watch::Receiver<u64>,
     /// How far it is acknowledged.
     pub(crate) acknowledged: watch::Sender<u64>,
@@ -37,7 +38,7 @@ pub(crate) struct Uploader<'a> {
     pub(crate) stops: mpsc::Sender<Stop>,
 }
 
-/// Output that was not acknowledged. It may be offered again.
+/// A piece that was not acknowledged. It may be offered again.
 #[derive(Debug, thiserror::Error)]
 enum NotTaken {
     #[error("the spool cannot be read")]
@@ -47,7 +48,7 @@ enum NotTaken {
 }
 
 impl Uploader<'_> {
-    /// Uploads until the log is complete and acknowledged, for as long as the pod lives.
+    /// Uploads until it is complete and acknowledged, for as long as the pod lives.
     pub(crate) async fn upload(mut self) -> UploadEnd {
         let mut patience = Patience::new();
         let mut position = 0;
@@ -66,7 +67,8 @@ impl Uploader<'_> {
                 }
                 Ok(Answer::Is(stored)) => {
                     log::line(&format!(
-                        "the dispatcher has {stored} bytes of output and does not go on from there: the rest is lost"
+                        "the dispatcher has {stored} bytes of {} and does not go on from there: the rest is lost",
+                        self.what
                     ));
                     self.discard().await;
                     return UploadEnd::Incomplete(IncompleteReason::NotUploaded);
@@ -79,7 +81,11 @@ impl Uploader<'_> {
                 }
                 Err(error) => {
                     if patience.is_fresh() {
-                        log::chain("output was not acknowledged and will be sent again", &error);
+                        let what = self.what;
+                        log::chain(
+                            &format!("{what}: a piece was not acknowledged and will be sent again"),
+                            &error,
+                        );
                     }
                     patience.wait().await;
                 }
@@ -93,7 +99,7 @@ impl Uploader<'_> {
         UploadEnd::Finished
     }
 
-    /// Waits for the log to pass `position`, and says how far it goes; `None` if it never will.
+    /// Waits for what is written to pass `position`, and says how far it goes; `None` if it never will.
     async fn more_than(&mut self, position: u64) -> Option<u64> {
         // A closed channel still has its last value, which `wait_for` looks at first.
         self.written
@@ -110,12 +116,8 @@ impl Uploader<'_> {
             Err(error) => return (from, Err(error.into())),
         };
         let sent = from + chunk.len() as u64;
-        let answer = match self.door.upload(from, chunk).await {
-            Ok(Answer::Is(ack)) => Ok(Answer::Is(ack.log_bytes)),
-            Ok(Answer::Gone) => Ok(Answer::Gone),
-            Err(error) => Err(error.into()),
-        };
-        (sent, answer)
+        let answer = self.door.upload(self.what, from, chunk).await;
+        (sent, answer.map_err(NotTaken::from))
     }
 
     fn can_continue_at(&self, stored: u64, end: u64) -> bool {
@@ -124,7 +126,11 @@ impl Uploader<'_> {
 
     fn acknowledge(&mut self, position: u64) {
         if let Err(error) = self.release(position) {
-            log::chain("acknowledged output still takes up room", &error);
+            let what = self.what;
+            log::chain(
+                &format!("{what}: what is stored still takes up room"),
+                &error,
+            );
         }
         self.acknowledged.send_replace(position);
     }

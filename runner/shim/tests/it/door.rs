@@ -16,10 +16,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use invoke_protocol::output::{ExitRecord, FRAME_HEADER_BYTES, Stream, frames};
-use invoke_protocol::runner::OutputAck;
+use invoke_protocol::runner::{ArtifactsAck, OutputAck};
 use invoke_protocol::shim::{
-    ASSIGNMENT, Assignment, CANCELLING, EXIT, FILES, ORDERS, OUTPUT, Orders, OrdersQuery,
-    START_REFUSAL, STDIN, STDIN_END, StartRefusal,
+    ARTIFACTS, ASSIGNMENT, Assignment, CANCELLING, EXIT, FILES, ORDERS, OUTPUT, Orders,
+    OrdersQuery, START_REFUSAL, STDIN, STDIN_END, StartRefusal,
 };
 use invoke_protocol::topology::SHIM_DOOR_NAME;
 use rustls::ServerConfig;
@@ -78,6 +78,15 @@ pub(crate) struct Script {
     /// From where on it was asked for.
     pub(crate) stdin_asked: Vec<usize>,
     pub(crate) refusals: Vec<StartRefusal>,
+    /// The stream of artifacts, as far as it is stored.
+    pub(crate) artifacts: Vec<u8>,
+    pub(crate) artifact_uploads: usize,
+    /// Store only this many bytes of an upload of artifacts, then answer 503; one upload each, the last first.
+    pub(crate) artifact_cuts: Vec<usize>,
+    /// As [`Script::storage_full`], [`Script::uploads_hang`] and [`Script::gone`], for artifacts.
+    pub(crate) artifacts_full: bool,
+    pub(crate) artifacts_hang: bool,
+    pub(crate) artifacts_gone: bool,
     pub(crate) log: Vec<u8>,
     pub(crate) uploads: usize,
     pub(crate) exits: Vec<ExitRecord>,
@@ -190,6 +199,7 @@ fn routes(shared: Shared) -> Router {
         .route(FILES, get(files))
         .route(STDIN, get(stdin))
         .route(START_REFUSAL, post(start_refusal))
+        .route(ARTIFACTS, put(artifacts))
         .route(ORDERS, get(orders))
         .route(CANCELLING, post(cancelling))
         .route(EXIT, post(exit))
@@ -380,6 +390,47 @@ fn stdin_answer(script: &mut Script, from: usize) -> Option<Response> {
             .headers_mut()
             .insert(STDIN_END, is_end.parse().unwrap());
         answer
+    })
+}
+
+async fn artifacts(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    Query(query): Query<From>,
+    body: Bytes,
+) -> Response {
+    assert!(authentic(&headers));
+    assert!((1..=1 << 20).contains(&body.len()));
+    let hang = shared.change(|script| {
+        script.artifact_uploads += 1;
+        script.artifacts_hang
+    });
+    if hang {
+        std::future::pending::<()>().await;
+    }
+    shared.change(|script| {
+        if script.artifacts_gone {
+            return StatusCode::GONE.into_response();
+        }
+        if script.artifacts_full {
+            return StatusCode::INSUFFICIENT_STORAGE.into_response();
+        }
+        let stored = script.artifacts.len();
+        let new = stored
+            .checked_sub(query.from)
+            .and_then(|known| body.get(known..));
+        let new = new.unwrap_or_default();
+        let taken = script
+            .artifact_cuts
+            .pop()
+            .unwrap_or(new.len())
+            .min(new.len());
+        script.artifacts.extend_from_slice(&new[..taken]);
+        if taken < new.len() {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        let bytes = script.artifacts.len() as u64;
+        Json(ArtifactsAck { bytes }).into_response()
     })
 }
 

@@ -16,3 +16,4 @@ mod refusals;
 mod stops;
 mod drain;
 mod farewell;
+mod artifacts;
