@@ -80,24 +80,68 @@ async fn an_upload_that_fails_is_repeated() {
     assert_eq!(door.script().uploads, 4);
 }
 
+/// Each line waits for the one before to be there: so there is an order.
 #[tokio::test]
 async fn alternating_streams_keep_their_order() {
-    let door = printed(shell(
-        "for i in 1 2 3 4 5; do echo out $i; sleep 0.05; echo err $i >&2; sleep 0.05; done",
-    ))
-    .await;
+    let line = "mkdir ../seen; for i in $(seq 0 99); do echo $i >&$((i % 2 + 1)); until [ -e ../seen/$i ]; do sleep 0.01; done; done";
+    let door = Door::open(shell(line)).await;
+    let pod = Pod::new();
+    let shim = pod.start(&door);
+    for number in 0..100 {
+        door.until("a line", |script| frames(&script.log).count() > number)
+            .await;
+        std::fs::write(pod.path("seen").join(number.to_string()), "").unwrap();
+    }
+    assert_eq!(shim.exit_code().await, 0);
     let script = door.script();
-    let order: Vec<_> = frames(&script.log)
-        .map(|frame| {
-            String::from_utf8_lossy(frame.unwrap().payload)
-                .trim()
-                .to_owned()
-        })
-        .collect();
-    let expected: Vec<_> = (1..=5)
-        .flat_map(|i| [format!("out {i}"), format!("err {i}")])
-        .collect();
-    assert_eq!(order, expected);
+    for (number, frame) in frames(&script.log).map(Result::unwrap).enumerate() {
+        let stream = [Stream::Stdout, Stream::Stderr][number % 2];
+        let printed = format!("{number}\n");
+        assert_eq!((frame.stream, frame.payload), (stream, printed.as_bytes()));
+    }
+}
+
+/// Around what fits into a pipe, a frame, an upload.
+#[tokio::test]
+async fn output_of_any_size_arrives_whole() {
+    for size in [0, 1, 65_535, 65_536, 65_537, 1 << 20] {
+        let line = format!("yes 0123456 | head -c {size}; yes abc | head -c {size} >&2");
+        let door = printed(shell(&line)).await;
+        let repeated =
+            |text: &[u8]| -> Vec<u8> { text.iter().copied().cycle().take(size).collect() };
+        assert!(
+            door.stream(Stream::Stdout) == repeated(b"0123456\n"),
+            "{size}"
+        );
+        assert!(door.stream(Stream::Stderr) == repeated(b"abc\n"), "{size}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_may_be_as_long_as_it_likes() {
+    let door = printed(shell("head -c 50000000 /dev/zero | tr '\\0' x")).await;
+    let stdout = door.stream(Stream::Stdout);
+    assert_eq!(stdout.len(), 50_000_000);
+    assert!(stdout.iter().all(|byte| *byte == b'x'));
+}
+
+/// A frame says when it was read, and no frame before the one before it.
+#[tokio::test]
+async fn output_says_when_it_was_read() {
+    let begun = jiff::Timestamp::now();
+    let door = printed(shell("echo one; sleep 0.5; echo two")).await;
+    let script = door.script();
+    let times: Vec<_> = frames(&script.log).map(|frame| frame.unwrap().at).collect();
+    assert_eq!(times.len(), 2);
+    let between = times[1].duration_since(times[0]);
+    assert!(
+        between >= jiff::SignedDuration::from_millis(400),
+        "{times:?}"
+    );
+    assert!(
+        begun <= times[0] && times[1] <= jiff::Timestamp::now(),
+        "{times:?}"
+    );
 }
 
 #[tokio::test]
@@ -112,6 +156,18 @@ async fn a_command_may_close_its_output_and_go_on() {
     let door = printed(shell("echo before; exec >&- 2>&-; sleep 0.3; exit 5")).await;
     assert_eq!(door.exit().status.code(), 5);
     assert_eq!(door.stream(Stream::Stdout), b"before\n");
+}
+
+/// One stream may end long before the other.
+#[tokio::test]
+async fn a_command_may_close_one_stream_and_print_on_in_the_other() {
+    let door = printed(shell(
+        "echo before; exec >&-; sleep 0.3; echo after >&2; exit 6",
+    ))
+    .await;
+    assert_eq!(door.exit().status.code(), 6);
+    assert_eq!(door.stream(Stream::Stdout), b"before\n");
+    assert_eq!(door.stream(Stream::Stderr), b"after\n");
 }
 
 #[tokio::test]
