@@ -7,6 +7,7 @@ mod range;
 mod cluster_choice;
 mod view;
 pub mod turns;
+mod files;
 mod limits;
 mod submit;
 mod list;
@@ -14,18 +15,23 @@ mod show;
 mod events;
 mod output;
 mod stream;
+mod stdin;
+pub(crate) mod artifacts;
 mod cancel;
 mod clusters;
 mod invitation;
 
 use axum::extract::DefaultBodyLimit;
+use invoke_protocol::api::MAX_STDIN_CHUNK_BYTES;
+use invoke_protocol::files::MAX_FILES_CHUNK_BYTES;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::Locked;
 
-/// The longest body of a submission: the longest command with every byte escaped, and the rest.
-const MAX_SUBMISSION_BYTES: usize = 1024 * 1024;
+/// The longest body of a submission: the longest command and the longest environment with every byte
+/// escaped, and the rest.
+const MAX_SUBMISSION_BYTES: usize = 2 * 1024 * 1024;
 
 /// The longest body of anything else here.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -35,15 +41,24 @@ pub fn routes() -> OpenApiRouter<Locked> {
     let submission = OpenApiRouter::new()
         .routes(routes!(submit::submit, list::list))
         .layer(DefaultBodyLimit::max(MAX_SUBMISSION_BYTES));
+    let files = OpenApiRouter::new()
+        .routes(routes!(files::uploaded, files::upload))
+        .layer(DefaultBodyLimit::max(MAX_FILES_CHUNK_BYTES));
+    let stdin = OpenApiRouter::new()
+        .routes(routes!(stdin::stdin))
+        .layer(DefaultBodyLimit::max(MAX_STDIN_CHUNK_BYTES));
     let rest = OpenApiRouter::new()
+        .routes(routes!(limits::limits))
         .routes(routes!(show::show))
         .routes(routes!(events::events))
         .routes(routes!(output::output))
         .routes(routes!(stream::stdout))
         .routes(routes!(stream::stderr))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(artifacts::content))
         .routes(routes!(cancel::cancel))
         .routes(routes!(clusters::list, clusters::add))
         .routes(routes!(invitation::another))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
-    submission.merge(rest)
+    submission.merge(files).merge(stdin).merge(rest)
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use axum::middleware::from_fn;
+use invoke_protocol::api::Limits;
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,8 @@ use crate::data_folder::DataFolder;
 use crate::events::Events;
 use crate::options::{Options, Storage};
 use crate::outbox::Relay;
+use crate::retention::Retention;
+use crate::sealing::Sealer;
 use crate::signing::Signer;
 use crate::store::Store;
 use crate::sweeper::Sweeper;
@@ -37,12 +40,16 @@ use crate::{api, clock, problem, runners, server};
 pub struct App {
     /// The database.
     pub store: Store,
-    /// Output.
+    /// Output, files and artifacts.
     pub blobs: Blobs,
+    /// What of them is taken, and for how long it is kept.
+    pub limits: Limits,
     /// Who submits waits for one of these.
     pub turns: Turns,
     /// Signs orders.
     pub signer: Arc<Signer>,
+    /// Keeps what nobody may see.
+    pub sealer: Sealer,
     /// How the broker stands, and how to wake the relay.
     pub broker: Arc<Broker>,
     /// Makes runners' users at the broker.
@@ -87,6 +94,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let Options {
         web,
         storage,
+        limits,
         amqp,
         log: _,
     } = options;
@@ -102,8 +110,14 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let app = Arc::new(App {
         store: store.clone(),
         blobs: open_blobs(&storage, &folder)?,
+        limits: Limits {
+            files_bytes: limits.files_limit,
+            files_entries: limits.files_entries_limit,
+            retention_seconds: limits.retention.as_secs(),
+        },
         turns: Turns::default(),
         signer: Arc::clone(&signer),
+        sealer: Sealer::load_or_make(&store).await?,
         broker: Arc::new(Broker::default()),
         admin: BrokerAdmin::new(&target)?,
         addresses: Addresses {
@@ -135,6 +149,12 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         stop_working.clone(),
     ));
     working.spawn(clock::follow(store.clone(), stop_working.clone()));
+    let retention = Retention {
+        store: store.clone(),
+        blobs: app.blobs.clone(),
+        keep: limits.retention,
+    };
+    working.spawn(retention.run(stop_working.clone()));
     let sweeper = Sweeper::new(store, Arc::clone(&app.broker), clock::now());
     working.spawn(sweeper.run(stop_working.clone()));
     serving.spawn(server::serve(

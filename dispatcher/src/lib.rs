@@ -3,8 +3,9 @@
 //!
 //! The modules are in the order in which a job meets them: it comes in by a person's door ([`access`],
 //! [`api`]), is stored ([`store`]), signed and sent ([`outbox`], [`broker`]), taken, permitted and
-//! reported on by the runners' doors ([`runners`]), its output is kept ([`output`], [`blobs`]), and what
-//! nobody reports in time the [`sweeper`] ends. What has been kept long enough, `retention` removes.
+//! reported on by the runners' doors ([`runners`]), its output is kept ([`output`], [`blobs`]) with what
+//! else is uploaded for it ([`upload`]), and what nobody reports in time the [`sweeper`] ends. What has
+//! been kept long enough, `retention` removes.
 //!
 //! What is deliberately absent: no state of a job outside the store, no message that carries a
 //! credential, no route without an authenticated caller, no plain HTTP.
@@ -21,11 +22,13 @@ pub mod waiting;
 pub mod store;
 pub mod events;
 pub mod signing;
+pub mod sealing;
 pub mod outbox;
 pub mod broker;
 pub mod broker_admin;
 pub mod runners;
 pub mod output;
+pub mod upload;
 pub mod blobs;
 pub mod sweeper;
 mod retention;

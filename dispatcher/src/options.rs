@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use invoke_protocol::files::DEFAULT_FILES_ENTRIES;
+use jiff::{Span, SpanRelativeTo};
 use url::Url;
 
 /// Takes commands over HTTPS, remembers them, puts them on AMQP, and keeps what they print.
@@ -40,6 +43,9 @@ pub struct Options {
     /// Where everything is kept.
     #[command(flatten)]
     pub storage: Storage,
+    /// What is taken, and for how long it is kept.
+    #[command(flatten)]
+    pub limits: Limits,
     /// How commands reach clusters.
     #[command(flatten)]
     pub amqp: Amqp,
@@ -130,6 +136,42 @@ pub struct Storage {
     pub blob_url: Option<Url>,
 }
 
+/// What is taken, and for how long it is kept.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Limits")]
+pub struct Limits {
+    /// What the files of one job may come to unpacked, and as much again what its command sends back:
+    /// bytes, or a number with KiB, MiB, GiB or TiB. All of it takes up room where output is kept
+    #[arg(
+        long,
+        env = "INVOKE_FILES_LIMIT",
+        default_value = "1GiB",
+        value_parser = bytes,
+        value_name = "SIZE"
+    )]
+    pub files_limit: u64,
+
+    /// How many entries the files of one job may have: files, folders, symbolic links
+    #[arg(
+        long,
+        env = "INVOKE_FILES_ENTRIES_LIMIT",
+        default_value_t = DEFAULT_FILES_ENTRIES,
+        value_name = "COUNT"
+    )]
+    pub files_entries_limit: u64,
+
+    /// For how long output, files and artifacts are kept after the end of their job: 30d, 12h, 1d12h.
+    /// Then they are gone, and only the job's record stays
+    #[arg(
+        long,
+        env = "INVOKE_RETENTION",
+        default_value = "30d",
+        value_parser = duration,
+        value_name = "TIME"
+    )]
+    pub retention: Duration,
+}
+
 /// How commands reach clusters.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "RabbitMQ")]
@@ -218,11 +260,80 @@ impl QueueType {
     }
 }
 
+/// Reads a size: `1073741824`, `1GiB`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    let unit = match text[digits.len()..].trim_start() {
+        "" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        "TiB" => Some(1_u64 << 40),
+        _ => None,
+    };
+    let size = unit.and_then(|unit| digits.parse::<u64>().ok()?.checked_mul(unit));
+    size.ok_or_else(|| "write a size in bytes, or as 512MiB, 1GiB, 2TiB".to_owned())
+}
+
+/// Reads a time that is longer than nothing: `30d`, `12h`. A day has 24 hours.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<Span>().and_then(|span| {
+        let duration = span.to_duration(SpanRelativeTo::days_are_24_hours())?;
+        Duration::try_from(duration)
+    });
+    parsed
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "write a time as 30d, 12h or 1d12h".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+    use invoke_protocol::files::DEFAULT_FILES_BYTES;
 
     use super::*;
+
+    #[test]
+    fn a_size_is_a_number_of_bytes_or_has_a_unit() {
+        let cases = [
+            ("0", Some(0)),
+            ("1073741824", Some(1 << 30)),
+            ("1GiB", Some(DEFAULT_FILES_BYTES)),
+            ("1 GiB", Some(1 << 30)),
+            ("512KiB", Some(512 << 10)),
+            ("16777215TiB", Some(16_777_215 << 40)),
+            ("16777216TiB", None),
+            ("1GB", None),
+            ("1.5GiB", None),
+            ("-1", None),
+            ("GiB", None),
+            ("", None),
+            ("1é", None),
+        ];
+        for (text, size) in cases {
+            assert_eq!(bytes(text).ok(), size, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_has_a_unit() {
+        let cases = [
+            ("30d", Some(30 * 86_400)),
+            ("12h", Some(43_200)),
+            ("1d12h", Some(129_600)),
+            ("90s", Some(90)),
+            ("0s", None),
+            ("-1d", None),
+            ("30", None),
+            ("", None),
+            ("1month", None),
+        ];
+        for (text, seconds) in cases {
+            let read = duration(text).ok().map(|duration| duration.as_secs());
+            assert_eq!(read, seconds, "{text:?}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_sound() {

@@ -23,7 +23,8 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::store::jobs::StoredJob;
-use crate::{blobs, clock, output, signing, store};
+use crate::upload::{self, Misfit};
+use crate::{blobs, clock, output, sealing, signing, store};
 
 /// A request that is refused: what the caller is told, and for the log what lies behind it.
 #[derive(Debug, Clone)]
@@ -106,6 +107,12 @@ impl Refusal {
         Self::new(ProblemCode::OtherPod, detail)
     }
 
+    pub(crate) fn no_stdin(job: JobId) -> Self {
+        let detail =
+            format!("the command of job {job} reads nothing: it was submitted without stdin");
+        Self::new(ProblemCode::NoStdin, detail)
+    }
+
     /// None of the bytes that were asked for are there: the whole has `length`.
     pub(crate) fn range_not_satisfiable(length: u64) -> Self {
         let detail = format!("there are {length} bytes, and the range has none of them");
@@ -113,6 +120,15 @@ impl Refusal {
             length: Some(length),
             ..Self::new(ProblemCode::RangeNotSatisfiable, detail)
         }
+    }
+
+    pub(crate) fn output_expired(job: JobId, at: Timestamp) -> Self {
+        let detail = format!(
+            "what was kept of job {job} expired on {}: its output, files and artifacts had been kept for as long as \
+             this dispatcher keeps them",
+            at.strftime("%Y-%m-%d %H:%M UTC")
+        );
+        Self::new(ProblemCode::OutputExpired, detail)
     }
 
     fn internal(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
@@ -158,6 +174,12 @@ impl From<blobs::Error> for Refusal {
     }
 }
 
+impl From<sealing::Error> for Refusal {
+    fn from(error: sealing::Error) -> Self {
+        Self::internal(error)
+    }
+}
+
 impl From<signing::Error> for Refusal {
     fn from(error: signing::Error) -> Self {
         Self::internal(error)
@@ -175,18 +197,33 @@ impl Refusal {
             output::Error::Invalid(invalid) => {
                 Self::new(ProblemCode::InvalidOutput, invalid.to_string())
             }
-            output::Error::Expired(at) => Self::new(
-                ProblemCode::OutputExpired,
-                format!(
-                    "the output of job {job} expired on {}: it had been kept for as long as this dispatcher keeps output",
-                    at.strftime("%Y-%m-%d %H:%M UTC")
-                ),
-            ),
+            output::Error::Expired(at) => Self::output_expired(job, at),
             output::Error::Position { .. } => Self::invalid(error.to_string()),
             output::Error::Store(error) => error.into(),
             output::Error::Blobs(error) => error.into(),
             output::Error::Contended => Self::unavailable(error),
             output::Error::Blob { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl Refusal {
+    /// A piece of `what` that was not taken.
+    pub(crate) fn of_upload(what: &str, error: upload::Error) -> Self {
+        match error {
+            upload::Error::Misfit(misfit) => {
+                let code = match misfit {
+                    Misfit::Gap { .. } => ProblemCode::UploadGap,
+                    Misfit::OtherTotal { .. } | Misfit::Beyond { .. } => {
+                        ProblemCode::UploadContradiction
+                    }
+                };
+                Self::new(code, format!("{what}: {misfit}"))
+            }
+            upload::Error::Store(error) => error.into(),
+            upload::Error::Blobs(error) => error.into(),
+            upload::Error::Contended => Self::unavailable(error),
+            upload::Error::Blob { .. } | upload::Error::Missing { .. } => Self::internal(error),
         }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   over for longer than the retention ──▶ marked as expired, rows gone, garbage noted   (one transaction)
+//!   archive of no job that is kept     ──▶ row gone, garbage noted                       (one transaction)
 //!   garbage ──▶ blobs deleted ──▶ note gone
 //! ```
 //!
@@ -24,6 +25,10 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// How much one round takes on. What is left is due in the next, at once.
 const ROUND: u32 = 100;
+
+/// For how long an archive is kept that no job of which anything is kept has used: the submission that it
+/// was uploaded for may be on its way, or be repeated.
+const IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why a round was not finished.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +76,11 @@ impl Retention {
                 tracing::info!(job.id = %job, "what was kept of job {job} has expired");
             }
         }
+        let idle_since = before(now, IDLE.min(self.keep));
+        let idle = self
+            .store
+            .give_up_idle_files(idle_since, ROUND, now)
+            .await?;
         let mut session = self.store.read().await?;
         let garbage = garbage::list(&mut session, ROUND).await?;
         drop(session);
@@ -80,6 +90,7 @@ impl Retention {
             garbage::remove(&mut session, prefix).await?;
             session.commit().await?;
         }
-        Ok(due.len() < ROUND as usize && garbage.len() < ROUND as usize)
+        let most = due.len().max(garbage.len()) as u64;
+        Ok(most.max(idle) < u64::from(ROUND))
     }
 }

@@ -6,7 +6,6 @@ use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use invoke_protocol::envelope::{Envelope, Order, OrderV1};
-use invoke_protocol::environment::Environment;
 use invoke_protocol::id::ClusterId;
 use invoke_protocol::runner::SigningKey;
 use jiff::Timestamp;
@@ -137,10 +136,10 @@ fn order(job: &StoredJob) -> Order {
         profile: job.profile.clone(),
         command: job.command.clone(),
         run_timeout_seconds: job.run_timeout_seconds,
-        files: None,
-        environment: Environment::default(),
-        secrets_sha256: None,
-        stdin: false,
+        files: job.files,
+        environment: job.environment.clone(),
+        secrets_sha256: job.secrets_sha256,
+        stdin: job.stdin,
     })
 }
 
@@ -170,7 +169,11 @@ pub fn random_token(prefix: &str) -> Result<String, Error> {
     ))
 }
 
-fn random_bytes() -> Result<[u8; 32], Error> {
+/// 256 random bits.
+///
+/// # Errors
+/// [`Error::Make`] if the operating system gives no randomness.
+pub(crate) fn random_bytes() -> Result<[u8; 32], Error> {
     let mut bytes = [0; 32];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Make)?;
     Ok(bytes)

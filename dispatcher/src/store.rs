@@ -59,6 +59,7 @@ pub mod secrets;
 pub mod api_tokens;
 pub mod clusters;
 pub mod join_tokens;
+pub mod uploads;
 pub mod jobs;
 pub mod transition;
 pub mod story;
@@ -136,6 +137,9 @@ pub enum Error {
         /// How many it were.
         changed: u64,
     },
+    /// The files of a job that was to be accepted have been removed.
+    #[error("the files {0} were removed meanwhile")]
+    FilesGone(invoke_protocol::digest::Sha256),
     /// Others changed the job each time we were about to. Trying again may help.
     #[error("job {0} was changed by others each time")]
     Contended(invoke_protocol::id::JobId),

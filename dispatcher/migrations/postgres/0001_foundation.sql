@@ -1,6 +1,7 @@
 -- Times are microseconds since 1970, UTC. Ids are UUIDs. JSON is text: it is shown, never searched.
 
--- What all replicas share: the key that signs orders, the key that AMQP passwords are derived from.
+-- What all replicas share: the key that signs orders, the keys that AMQP passwords are derived from,
+-- that the secret variables of jobs are sealed with, and that submissions are recognised by.
 CREATE TABLE secrets (
     name  TEXT PRIMARY KEY,
     value BYTEA NOT NULL
@@ -37,6 +38,35 @@ CREATE TABLE join_tokens (
 );
 CREATE INDEX join_tokens_by_cluster ON join_tokens (cluster_id);
 
+-- What is uploaded piece by piece: archives of attached files, what commands read, and what they leave.
+CREATE TABLE uploads (
+    -- Its blobs are under this id, so what is begun anew never meets a blob of what was there before.
+    id           UUID PRIMARY KEY,
+    -- Which it is: files/DIGEST/OWNER, stdin/JOB, artifacts/JOB.
+    key          TEXT NOT NULL UNIQUE,
+    -- Whose archive it is; null for what belongs to a job.
+    owner        TEXT,
+    -- How long the whole is, once somebody has stated it.
+    total_bytes  BIGINT,
+    -- How much of it is stored, durably, and how much of that was handed on and is needed no more.
+    stored_bytes BIGINT NOT NULL,
+    taken_bytes  BIGINT NOT NULL,
+    -- Whether all of it is stored and, where it has a digest, that was compared.
+    complete     BOOLEAN NOT NULL,
+    -- When it grew last, or a job used it.
+    touched_at   BIGINT NOT NULL
+);
+CREATE INDEX uploads_by_age ON uploads (touched_at) WHERE owner IS NOT NULL;
+
+-- Which blob holds which part of an upload. The parts touch and do not overlap.
+CREATE TABLE upload_parts (
+    upload_id   UUID NOT NULL REFERENCES uploads (id) ON DELETE CASCADE,
+    from_offset BIGINT NOT NULL,
+    to_offset   BIGINT NOT NULL,
+    blob        TEXT NOT NULL,
+    PRIMARY KEY (upload_id, from_offset)
+);
+
 CREATE TABLE jobs (
     id                  UUID PRIMARY KEY,
     cluster_id          UUID NOT NULL REFERENCES clusters (id),
@@ -47,7 +77,18 @@ CREATE TABLE jobs (
     start_deadline      BIGINT NOT NULL,
     run_timeout_seconds BIGINT,
     idempotency_key     UUID NOT NULL,
-    request_sha256      BYTEA NOT NULL,
+    -- A keyed digest: a short secret cannot be guessed from it.
+    request_digest      BYTEA NOT NULL,
+    -- The archive that the command finds, as JSON, and which upload it is; null when that is not kept any more.
+    files               TEXT,
+    files_upload        UUID REFERENCES uploads (id) ON DELETE SET NULL,
+    -- Variables, as JSON. Of the secret ones only the names; their values are sealed, and erased when the job ends.
+    environment         TEXT NOT NULL,
+    secret_names        TEXT NOT NULL,
+    secrets_sha256      BYTEA,
+    sealed_secrets      BYTEA,
+    -- Whether the command is given something to read.
+    stdin               BOOLEAN NOT NULL,
     -- The state's name, to search by, and the whole state as JSON. Written together, by transitions only.
     state               TEXT NOT NULL,
     state_detail        TEXT NOT NULL,
@@ -75,6 +116,7 @@ CREATE TABLE jobs (
     UNIQUE (submitted_by, idempotency_key)
 );
 CREATE INDEX jobs_by_cluster ON jobs (cluster_id, id);
+CREATE INDEX jobs_by_files ON jobs (files_upload) WHERE files_upload IS NOT NULL;
 -- The sweeper and the runners look only for jobs that are not over: these stay as small as the work in hand.
 CREATE INDEX jobs_to_expire ON jobs (start_deadline) WHERE state IN ('queued', 'claimed', 'starting');
 CREATE INDEX jobs_to_republish ON jobs (republish_at) WHERE state IN ('queued', 'claimed', 'starting');

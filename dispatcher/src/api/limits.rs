@@ -1,15 +1,56 @@
-//! For how long a job may wait and run: within what its cluster's owner allows, and refused with the
-//! limit's name beyond.
+//! `GET /v1/limits`, and what a job may ask for: files within what this dispatcher takes, a wait and a run within
+//! what its cluster's owner allows, and refused with the limit's name beyond.
 
 use std::time::Duration;
 
+use axum::Json;
+use invoke_protocol::api::{LIMITS, Limits};
+use invoke_protocol::files::Files;
 use invoke_protocol::job::{DEFAULT_START_WITHIN_SECONDS, JobSpec, MAX_START_WITHIN_SECONDS};
-use invoke_protocol::problem::ProblemCode;
+use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::ProfileSummary;
 use jiff::Timestamp;
 
+use crate::access::Person;
 use crate::problem::Refusal;
 use crate::store::clusters::StoredCluster;
+
+/// Says what this dispatcher takes and keeps.
+#[utoipa::path(
+    get, path = LIMITS, tag = "files", security(("api_token" = [])),
+    responses(
+        (status = 200, description = "The limits", body = Limits),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn limits(person: Person) -> Json<Limits> {
+    Json(person.app.limits)
+}
+
+/// Checks what a job's files are said to come to. The shim holds the archive to it.
+///
+/// # Errors
+/// A [`Refusal`] that names the limit, and by how much it is passed.
+pub(super) fn check_files(files: &Files, limits: &Limits) -> Result<(), Refusal> {
+    let detail = if files.content_bytes > limits.files_bytes {
+        format!(
+            "the files of one job may come to {} bytes unpacked, and these come to {}: {} too many",
+            limits.files_bytes,
+            files.content_bytes,
+            files.content_bytes - limits.files_bytes
+        )
+    } else if files.entries > limits.files_entries {
+        format!(
+            "the files of one job may have {} entries (files, folders, symbolic links), and these have {}: {} too many",
+            limits.files_entries,
+            files.entries,
+            files.entries - limits.files_entries
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(ProblemCode::FilesTooLarge, detail))
+}
 
 /// Checks profile and deadlines against what the cluster's runner said that it offers, and answers the
 /// last moment at which the job may start. Nothing is refused that is not known.
@@ -190,6 +231,36 @@ mod tests {
         profile default of cluster edge-7 lets a command run for at most 3600 seconds, not 3601
         a command must be allowed to run for at least 1 second
         cluster edge-7 has no profile root; it offers: default
+        ");
+    }
+
+    #[test]
+    fn files_are_within_both_limits_or_refused_by_name() {
+        let limits = Limits {
+            files_bytes: 1000,
+            files_entries: 10,
+            retention_seconds: 1,
+        };
+        let answers = [(1000, 10), (1001, 10), (1000, 11), (0, 0), (u64::MAX, 11)].map(
+            |(content_bytes, entries)| {
+                let files = Files {
+                    sha256: invoke_protocol::digest::Sha256::from_bytes([0; 32]),
+                    bytes: 1,
+                    content_bytes,
+                    entries,
+                };
+                match check_files(&files, &limits) {
+                    Ok(()) => "taken".to_owned(),
+                    Err(refusal) => refusal.detail().to_owned(),
+                }
+            },
+        );
+        insta::assert_snapshot!(answers.join("\n"), @r"
+        taken
+        the files of one job may come to 1000 bytes unpacked, and these come to 1001: 1 too many
+        the files of one job may have 10 entries (files, folders, symbolic links), and these have 11: 1 too many
+        taken
+        the files of one job may come to 1000 bytes unpacked, and these come to 18446744073709551615: 18446744073709550615 too many
         ");
     }
 

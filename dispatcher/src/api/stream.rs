@@ -71,7 +71,7 @@ async fn answer(
         .await?
         .ok_or_else(|| Refusal::no_job(id))?;
     if let Some(at) = job.output_expired_at {
-        return Err(Refusal::of_output(id, output::Error::Expired(at)));
+        return Err(Refusal::output_expired(id, at));
     }
     let stored = job_output::stream_bytes(&mut session, id).await?;
     drop(session);

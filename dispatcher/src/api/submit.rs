@@ -1,5 +1,7 @@
 //! `POST /v1/jobs`: a job is accepted, or refused with a sentence. After 202 it is durable.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::http::header::LOCATION;
@@ -7,12 +9,14 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use invoke_protocol::api::{IDEMPOTENCY_KEY, JOB, JOBS};
 use invoke_protocol::command::{Command, Unchecked};
+use invoke_protocol::environment::Environment;
 use invoke_protocol::id::JobId;
 use invoke_protocol::job::{IfOffline, Job, JobSpec};
 use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::path;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::path::json;
@@ -22,10 +26,10 @@ use crate::access::Person;
 use crate::app::App;
 use crate::broker::Health;
 use crate::problem::Refusal;
-use crate::signing::sha256;
 use crate::store::clusters::StoredCluster;
-use crate::store::jobs::{self, NewJob, StoredJob};
-use crate::store::{Session, backlog};
+use crate::store::jobs::{self, NewFiles, NewJob, StoredJob};
+use crate::store::uploads::{self, Key};
+use crate::store::{self, Session, backlog};
 use crate::{clock, waiting};
 
 /// For how long the oldest job of a cluster may wait in the outbox before no more are taken.
@@ -56,20 +60,22 @@ pub(super) async fn submit(
     let key = idempotency_key(&headers)?;
     let spec = read(&body)?;
     let _turn = person.app.turns.take().await?;
-    let request_sha256 = sha256(&serde_json::to_vec(&spec).map_err(crate::store::Error::Encode)?);
+    let text = serde_json::to_vec(&spec).map_err(store::Error::Encode)?;
+    let request_digest = person.app.sealer.submission_digest(&text);
     let now = clock::now();
     let mut session = person.app.store.read().await?;
     // Before anything of the cluster is looked at: a repeated submission is answered as the first was.
-    if let Some(job) = made_before(&mut session, &person, key, &request_sha256).await? {
+    if let Some(job) = made_before(&mut session, &person, key, &request_digest).await? {
         return Ok(Json(view(&person.app, &job, now)).into_response());
     }
-    let (job, cluster) = plan(&mut session, &person, spec, key, request_sha256, now).await?;
+    let (job, cluster) = plan(&mut session, &person, spec, key, request_digest, now).await?;
     // Others can read while this waits to write.
     drop(session);
-    if !person.app.store.accept(&job, now).await? {
+    let accepted = person.app.store.accept(&job, now).await;
+    if !accepted.map_err(not_accepted)? {
         // The same submission, at the same moment, was faster.
         let mut session = person.app.store.read().await?;
-        let job = made_before(&mut session, &person, key, &job.request_sha256)
+        let job = made_before(&mut session, &person, key, &job.request_digest)
             .await?
             .ok_or_else(|| Refusal::no_job(job.id))?;
         return Ok(Json(view(&person.app, &job, now)).into_response());
@@ -105,23 +111,73 @@ fn read(body: &[u8]) -> Result<JobSpec, Refusal> {
     struct Only {
         command: Unchecked,
     }
-    json::<JobSpec>(body).map_err(|unreadable| match serde_json::from_slice::<Only>(body) {
-        Ok(Only { command }) => match Command::try_from(command) {
-            Ok(_) => unreadable,
-            Err(invalid) => Refusal::new(ProblemCode::InvalidCommand, invalid.to_string()),
-        },
-        Err(_) => unreadable,
+    let spec =
+        serde_json::from_slice::<JobSpec>(body).map_err(|_| {
+            match serde_json::from_slice::<Only>(body) {
+                Ok(Only { command }) => match Command::try_from(command) {
+                    Ok(_) => unreadable(body),
+                    Err(invalid) => Refusal::new(ProblemCode::InvalidCommand, invalid.to_string()),
+                },
+                Err(_) => unreadable(body),
+            }
+        })?;
+    check_environment(&spec)?;
+    Ok(spec)
+}
+
+/// What is wrong with a body, in words that have nothing of its secrets in them: a parser quotes what it does
+/// not understand.
+fn unreadable(body: &[u8]) -> Refusal {
+    let mut fields = match json::<serde_json::Map<String, Value>>(body) {
+        Ok(fields) => fields,
+        Err(refusal) if serde_json::from_slice::<Value>(body).is_err() => return refusal,
+        Err(_) => return Refusal::invalid("the body is not what is expected here: no JSON object"),
+    };
+    let secrets = fields.remove("secrets").unwrap_or_default();
+    if let Err(error) = serde_json::from_value::<JobSpec>(Value::Object(fields)) {
+        return Refusal::invalid(format!("the body is not what is expected here: {error}"));
+    }
+    let invalid = match serde_json::from_value::<BTreeMap<String, String>>(secrets) {
+        Ok(variables) => Environment::try_from(variables).err(),
+        Err(_) => None,
+    };
+    Refusal::invalid(match invalid {
+        Some(invalid) => format!("secrets: {invalid}"),
+        None => "secrets: expected an object whose values are strings".to_owned(),
     })
+}
+
+/// What each of the two kinds of variables may be, they may be together.
+fn check_environment(spec: &JobSpec) -> Result<(), Refusal> {
+    let (open, secret) = (spec.environment.variables(), spec.secrets.expose());
+    if let Some(name) = open.keys().find(|name| secret.contains_key(*name)) {
+        return Err(Refusal::invalid(format!(
+            "variable {name} is in environment and in secrets: say which it is to be"
+        )));
+    }
+    let all = open.iter().chain(secret);
+    let all = all.map(|(name, value)| (name.clone(), value.clone()));
+    let together = Environment::try_from(all.collect::<BTreeMap<_, _>>());
+    together.map_or_else(|error| Err(Refusal::invalid(error.to_string())), |_| Ok(()))
+}
+
+fn not_accepted(error: store::Error) -> Refusal {
+    match error {
+        store::Error::FilesGone(sha256) => files_missing(&format!(
+            "the archive {sha256} had been kept long enough and was removed at this moment"
+        )),
+        other => other.into(),
+    }
 }
 
 async fn made_before(
     session: &mut Session,
     person: &Person,
     key: Uuid,
-    request_sha256: &[u8],
+    request_digest: &[u8],
 ) -> Result<Option<StoredJob>, Refusal> {
     match jobs::by_idempotency_key(session, &person.name, key).await? {
-        Some(job) if job.request_sha256 != request_sha256 => Err(Refusal::new(
+        Some(job) if job.request_digest != request_digest => Err(Refusal::new(
             ProblemCode::IdempotencyKeyReused,
             format!(
                 "the key {key} made job {}, which asks for something else: use a new key for a new job",
@@ -137,15 +193,17 @@ async fn plan(
     person: &Person,
     spec: JobSpec,
     idempotency_key: Uuid,
-    request_sha256: Vec<u8>,
+    request_digest: Vec<u8>,
     now: Timestamp,
 ) -> Result<(NewJob, StoredCluster), Refusal> {
     let cluster = cluster_choice::choose(session, spec.cluster.as_ref()).await?;
     let start_deadline = limits::check(&spec, &cluster, now)?;
     check_contact(&spec, &cluster, now)?;
     check_outbox(&person.app, session, &cluster, now).await?;
+    let files = files(session, person, &spec).await?;
+    let id = new_id(now);
     let job = NewJob {
-        id: new_id(now),
+        id,
         cluster: cluster.id,
         start_deadline,
         profile: spec.profile,
@@ -153,9 +211,57 @@ async fn plan(
         submitted_by: person.name.clone(),
         run_timeout_seconds: spec.run_timeout_seconds,
         idempotency_key,
-        request_sha256,
+        request_digest,
+        files,
+        environment: spec.environment,
+        secrets: person.app.sealer.seal(id, spec.secrets)?,
+        stdin: spec.stdin,
     };
     Ok((job, cluster))
+}
+
+/// The upload that a job's files are: the submitter's own, whole, and as long as is said.
+async fn files(
+    session: &mut Session,
+    person: &Person,
+    spec: &JobSpec,
+) -> Result<Option<NewFiles>, Refusal> {
+    let Some(files) = spec.files else {
+        return Ok(None);
+    };
+    limits::check_files(&files, &person.app.limits)?;
+    let key = Key::Files {
+        owner: person.name.clone(),
+        sha256: files.sha256,
+    };
+    match uploads::find(session, &key).await? {
+        Some(upload) if !upload.complete => Err(files_missing(&format!(
+            "of the archive {} you have uploaded {} of {} bytes",
+            files.sha256,
+            upload.stored,
+            upload.total.unwrap_or(files.bytes)
+        ))),
+        Some(upload) if upload.stored != files.bytes => {
+            let detail = format!(
+                "the archive {} has {} bytes, and the job says {}",
+                files.sha256, upload.stored, files.bytes
+            );
+            Err(Refusal::invalid(detail))
+        }
+        Some(upload) => Ok(Some(NewFiles {
+            files,
+            upload: upload.id,
+        })),
+        None => Err(files_missing(&format!(
+            "you have uploaded nothing of the archive {}",
+            files.sha256
+        ))),
+    }
+}
+
+fn files_missing(what: &str) -> Refusal {
+    let detail = format!("{what}: upload it whole, then submit the job again");
+    Refusal::new(ProblemCode::FilesMissing, detail)
 }
 
 /// UUIDv7 of the program's own clock, so that ids sort as jobs were submitted.
@@ -216,7 +322,57 @@ async fn check_outbox(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    /// Words go to logs and into bug reports. None of a secret may be among them, whatever is wrong and where.
+    #[test]
+    fn what_is_wrong_is_said_without_the_secrets() {
+        let body = |secrets: Value| json!({ "command": { "shell": "date" }, "secrets": secrets });
+        let cases = [
+            body(json!("hunter2")),
+            body(json!(["hunter2"])),
+            body(json!({ "TOKEN": ["hunter2"] })),
+            body(json!({ "A B": "hunter2" })),
+            body(json!({ "INVOKE_X": "hunter2" })),
+            body(json!({ "TOKEN": "hunter2\0" })),
+            body(json!({ "TOKEN": "hunter2", "LONG": "x".repeat(200_000) })),
+            json!({ "command": { "shell": "date" }, "stdin": "yes", "secrets": { "TOKEN": "hunter2" } }),
+            json!({ "command": { "shell": "" }, "secrets": { "TOKEN": "hunter2" } }),
+            json!({ "secrets": { "TOKEN": "hunter2" } }),
+            json!({ "command": { "shell": "date" }, "environment": { "TOKEN": "x" }, "secrets": { "TOKEN": "hunter2" } }),
+            json!({ "command": { "shell": "date" }, "environment": { "A": "x".repeat(100_000) },
+                "secrets": { "TOKEN": "hunter2", "B": "x".repeat(100_000) } }),
+            json!("hunter2"),
+        ];
+        let mut texts: Vec<String> = cases.iter().map(Value::to_string).collect();
+        texts.push(r#"{"secrets":{"TOKEN":"hunter2"}"#.to_owned());
+        texts.push(r#"{"secrets":{"TOKEN":hunter2}}"#.to_owned());
+        let words: Vec<String> = texts
+            .iter()
+            .map(|text| read(text.as_bytes()).unwrap_err().detail().to_owned())
+            .collect();
+        let words = words.join("\n");
+        assert!(!words.contains("hunter2"), "{words}");
+        insta::assert_snapshot!(words, @r#"
+        secrets: expected an object whose values are strings
+        secrets: expected an object whose values are strings
+        secrets: expected an object whose values are strings
+        secrets: "A B" is no name of a variable: use letters, digits and _, and do not begin with a digit
+        secrets: variable INVOKE_X cannot be set: names that begin with INVOKE_ are invoke's own
+        secrets: the value of variable TOKEN contains a NUL byte, which no program can be given
+        secrets: the variables come to 200020 bytes; at most 131072 (128 KiB) fit: put what is large into a file
+        the body is not what is expected here: invalid type: string "yes", expected a boolean
+        the command is empty: say what to run, for example "kubectl get pods"
+        the body is not what is expected here: missing field `command`
+        variable TOKEN is in environment and in secrets: say which it is to be
+        the variables come to 200020 bytes; at most 131072 (128 KiB) fit: put what is large into a file
+        the body is not what is expected here: no JSON object
+        the body is not what is expected here: EOF while parsing an object at line 1 column 30
+        the body is not what is expected here: expected value at line 1 column 21
+        "#);
+    }
 
     fn now() -> Timestamp {
         "2026-11-22T10:00:00Z".parse().unwrap()

@@ -1,6 +1,5 @@
 //! A stored job as people see it.
 
-use invoke_protocol::environment::Environment;
 use invoke_protocol::job::{Job, JobFacts};
 use jiff::Timestamp;
 
@@ -17,10 +16,10 @@ pub(super) fn view(app: &App, job: &StoredJob, now: Timestamp) -> Job {
         cluster: job.cluster_name.clone(),
         profile: job.profile.clone(),
         command: job.command.clone(),
-        files: None,
-        environment: Environment::default(),
-        secrets: Vec::new(),
-        stdin: false,
+        files: job.files,
+        environment: job.environment.clone(),
+        secrets: job.secret_names.clone(),
+        stdin: job.stdin,
         submitted_by: job.submitted_by.clone(),
         submitted: job.submitted_at,
         start_deadline: job.start_deadline,

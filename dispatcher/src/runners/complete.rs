@@ -2,6 +2,8 @@
 
 use axum::body::Bytes;
 use axum::http::StatusCode;
+use invoke_protocol::artifacts::ArtifactsIncomplete;
+use invoke_protocol::id::JobId;
 use invoke_protocol::output::{ExitRecord, StreamSummary};
 use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::{COMPLETE, CompleteRequest};
@@ -12,6 +14,7 @@ use crate::api::path::{JobPath, json};
 use crate::clock;
 use crate::problem::Refusal;
 use crate::store::jobs::StoredJob;
+use crate::store::uploads::{self, Key};
 
 /// Takes the end of a command. The same record again is fine; another one is refused, and an alarm.
 #[utoipa::path(
@@ -30,9 +33,10 @@ pub(super) async fn complete(
     let CompleteRequest { pod, exit } = json(&body)?;
     check(&exit)?;
     let (by, now) = (runner.name(), clock::now());
+    let artifacts = stored_artifacts(&runner, id).await?;
     let event = |job: &StoredJob| Event::Exit {
         pod,
-        exit: exit.clone(),
+        exit: as_stored(&exit, artifacts, job.state.exit_record()),
         stored: job.log_bytes,
     };
     let outcome = runner
@@ -49,6 +53,29 @@ pub(super) async fn complete(
         Err(StateRefusal::NotStarted) => Err(Refusal::not_started(id)),
         Err(_over) => Err(Refusal::job_over(&outcome.job)),
     }
+}
+
+/// How much of a job's artifacts is stored. Once it runs that only grows, so a moment later it is no less.
+async fn stored_artifacts(runner: &Runner, id: JobId) -> Result<u64, Refusal> {
+    let mut session = runner.app.store.read().await?;
+    let upload = uploads::find(&mut session, &Key::Artifacts(id)).await?;
+    Ok(upload.map_or(0, |upload| upload.stored))
+}
+
+/// The record as it is kept: it promises no artifacts that are not stored. What was taken down so once is so
+/// whenever the same record comes again.
+fn as_stored(exit: &ExitRecord, stored: u64, on_record: Option<&ExitRecord>) -> ExitRecord {
+    let mut kept = exit.clone();
+    if let Some(artifacts) = &mut kept.artifacts {
+        let missing = Some(ArtifactsIncomplete::NotUploaded);
+        let were_missing = on_record
+            .and_then(|record| record.artifacts.as_ref())
+            .is_some_and(|before| before.incomplete == missing);
+        if artifacts.stream_bytes() > stored || were_missing {
+            artifacts.incomplete = missing;
+        }
+    }
+    kept
 }
 
 fn check(exit: &ExitRecord) -> Result<(), Refusal> {

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use invoke_protocol::problem::Problem;
+use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::{PERMIT, Permit, PermitRefusal, PermitRequest};
 use invoke_protocol::state::{Event, Refusal as StateRefusal};
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use crate::access::runner::Runner;
 use crate::api::path::{JobPath, json};
 use crate::clock;
 use crate::problem::Refusal;
-use crate::store::jobs::StoredJob;
+use crate::store::jobs::{self, StoredJob};
 
 /// For how long a permit is good, in seconds from the moment it was granted: a shim that was paused in
 /// between must not start a command that was given up meanwhile.
@@ -49,13 +49,11 @@ pub(super) async fn permit(
     let left = seconds_left(outcome.job.permitted_at, now);
     let why = match outcome.verdict {
         _ if left > 0 && (outcome.verdict.is_ok() || invoke_hooks::sabotaged("no-permit-cas")) => {
-            let envelope = runner.app.signer.sign(&outcome.job)?;
-            let log_bytes = outcome.job.log_bytes;
             return Ok(Json(Permit::Granted {
-                envelope,
+                envelope: runner.app.signer.sign(&outcome.job)?,
                 start_within_seconds: left,
-                log_bytes,
-                secrets: None,
+                log_bytes: outcome.job.log_bytes,
+                secrets: secrets(&runner, &outcome.job).await?,
             }));
         }
         Ok(_) | Err(StateRefusal::TooLate) => PermitRefusal::TooLate,
@@ -63,6 +61,20 @@ pub(super) async fn permit(
         Err(_over) => PermitRefusal::Over,
     };
     Ok(Json(Permit::Refused { why }))
+}
+
+/// The secret variables that the order tells of, opened.
+async fn secrets(runner: &Runner, job: &StoredJob) -> Result<Option<Vec<u8>>, Refusal> {
+    if job.secrets_sha256.is_none() {
+        return Ok(None);
+    }
+    let mut session = runner.app.store.read().await?;
+    let sealed = jobs::sealed_secrets(&mut session, job.id).await?;
+    let sealed = sealed.ok_or_else(|| {
+        let detail = format!("job {} ended at this moment: ask again", job.id);
+        Refusal::new(ProblemCode::Unavailable, detail)
+    })?;
+    Ok(Some(runner.app.sealer.open(job.id, &sealed)?))
 }
 
 fn last_moment(job: &StoredJob) -> Timestamp {

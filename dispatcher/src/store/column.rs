@@ -1,5 +1,6 @@
 //! From columns to types. A value that does not fit was not written by us.
 
+use invoke_protocol::digest::Sha256;
 use invoke_protocol::id::JobId;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -60,6 +61,13 @@ impl Row {
     {
         text.parse()
             .map_err(|error: T::Err| self.contradiction(column, error))
+    }
+
+    pub(super) fn digest(&self, column: &'static str, bytes: &[u8]) -> Result<Sha256, Error> {
+        let bytes = bytes.try_into();
+        bytes
+            .map(Sha256::from_bytes)
+            .map_err(|error: std::array::TryFromSliceError| self.contradiction(column, error))
     }
 
     /// A count or a length, which is never negative.

@@ -33,6 +33,12 @@ pub(super) fn words(job: &StoredJob, event: &Event, refusal: Refusal) -> Option<
             "it says that pod {pod} was permitted to start the command, and {}",
             permitted(job)
         )),
+        // What was said to have never started has come to an end.
+        (Event::StartRefused { pod, reason }, Refusal::Contradiction) => Some(format!(
+            "it says that pod {pod} never started the command ({}), and the job {}",
+            reason.message,
+            on_record(job)
+        )),
         (Event::Reject { reason }, Refusal::AlreadyStarted) => Some(format!(
             "it refuses the order ({}), and {}",
             reason.message,

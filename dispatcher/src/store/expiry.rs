@@ -4,6 +4,7 @@ use invoke_protocol::id::JobId;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::uploads::{self, Key};
 use super::{Error, Session, Store, audit, garbage, job_output};
 use crate::blobs::job_prefix;
 
@@ -47,6 +48,9 @@ impl Store {
         }
         job_output::remove(&mut session, job).await?;
         garbage::add(&mut session, &job_prefix(job), now).await?;
+        for key in [Key::Stdin(job), Key::Artifacts(job)] {
+            uploads::remove(&mut session, &key, now).await?;
+        }
         let object = format!("job {job}");
         let entry = audit::Entry {
             who: "dispatcher",

@@ -2,6 +2,9 @@
 //! [`super::transition`].
 
 use invoke_protocol::command::Command;
+use invoke_protocol::digest::Sha256;
+use invoke_protocol::environment::Environment;
+use invoke_protocol::files::Files;
 use invoke_protocol::id::{ClusterId, ClusterName, JobId, PodUid, ProfileName, RunnerId};
 use invoke_protocol::job::{Step, StepName};
 use invoke_protocol::runner::{Cancellation, ProfileSummary};
@@ -11,7 +14,8 @@ use uuid::Uuid;
 
 use super::clusters::StoredCluster;
 use super::column::{self, Row};
-use super::{Error, Session, Store, audit, one_row, story};
+use super::{Error, Session, Store, audit, one_row, story, uploads};
+use crate::sealing::SealedSecrets;
 
 /// A job that is being accepted.
 #[derive(Debug, Clone)]
@@ -32,8 +36,25 @@ pub struct NewJob {
     pub run_timeout_seconds: Option<u64>,
     /// The submitter's own key for it.
     pub idempotency_key: Uuid,
-    /// SHA-256 of what was asked: the same key for something else is a mistake of the submitter.
-    pub request_sha256: Vec<u8>,
+    /// Digest of what was asked: the same key for something else is a mistake of the submitter.
+    pub request_digest: Vec<u8>,
+    /// The files that its command finds.
+    pub files: Option<NewFiles>,
+    /// Environment that everybody may see.
+    pub environment: Environment,
+    /// Environment that nobody may see.
+    pub secrets: Option<SealedSecrets>,
+    /// Whether its command is given something to read.
+    pub stdin: bool,
+}
+
+/// The files of a job that is being accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewFiles {
+    /// What they are said to be.
+    pub files: Files,
+    /// Which upload they are.
+    pub upload: Uuid,
 }
 
 /// A job, with what must be known of its cluster to say how it stands.
@@ -63,8 +84,20 @@ pub struct StoredJob {
     pub start_deadline: Timestamp,
     /// For how long it may run; the profile's maximum if silent.
     pub run_timeout_seconds: Option<u64>,
-    /// SHA-256 of what was asked.
-    pub request_sha256: Vec<u8>,
+    /// Digest of what was asked.
+    pub request_digest: Vec<u8>,
+    /// The files that its command finds.
+    pub files: Option<Files>,
+    /// Which upload they are; `None` when they are not kept any more.
+    pub files_upload: Option<Uuid>,
+    /// Environment that everybody may see.
+    pub environment: Environment,
+    /// The names of the variables that nobody may see.
+    pub secret_names: Vec<String>,
+    /// The digest of what is sealed of these.
+    pub secrets_sha256: Option<Sha256>,
+    /// Whether its command is given something to read.
+    pub stdin: bool,
     /// Where it stands.
     pub state: JobState,
     /// Grows with every change but of the output.
@@ -108,7 +141,13 @@ impl StoredJob {
             submitted_at: column::as_stored(now),
             start_deadline: column::as_stored(job.start_deadline),
             run_timeout_seconds: job.run_timeout_seconds,
-            request_sha256: job.request_sha256,
+            request_digest: job.request_digest,
+            files: job.files.map(|files| files.files),
+            files_upload: job.files.map(|files| files.upload),
+            environment: job.environment,
+            secrets_sha256: job.secrets.as_ref().map(|secrets| secrets.sha256),
+            secret_names: job.secrets.map_or_else(Vec::new, |secrets| secrets.names),
+            stdin: job.stdin,
             state: JobState::Queued,
             version: 1,
             runner: None,
@@ -151,7 +190,13 @@ struct JobRow {
     submitted_at: i64,
     start_deadline: i64,
     run_timeout_seconds: Option<i64>,
-    request_sha256: Vec<u8>,
+    request_digest: Vec<u8>,
+    files: Option<String>,
+    files_upload: Option<Uuid>,
+    environment: String,
+    secret_names: String,
+    secrets_sha256: Option<Vec<u8>>,
+    stdin: bool,
     state_detail: String,
     version: i64,
     runner: Option<String>,
@@ -173,7 +218,8 @@ macro_rules! select_jobs {
             "SELECT j.id, j.cluster_id, c.name AS cluster_name, c.last_contact AS cluster_last_contact, \
              c.clock_skew AS cluster_clock_skew, \
              c.profiles AS cluster_profiles, j.profile, j.command, j.submitted_by, j.submitted_at, \
-             j.start_deadline, j.run_timeout_seconds, j.request_sha256, j.state_detail, j.version, j.runner, \
+             j.start_deadline, j.run_timeout_seconds, j.request_digest, j.files, j.files_upload, j.environment, \
+             j.secret_names, j.secrets_sha256, j.stdin, j.state_detail, j.version, j.runner, \
              j.pod, j.permitted_at, j.give_up_at, j.retries, j.retried_pod, j.waiting, j.log_bytes, \
              j.output_expired_at, j.published_at, o.last_error AS outbox_error \
              FROM jobs j JOIN clusters c ON c.id = j.cluster_id LEFT JOIN outbox o ON o.job_id = j.id ",
@@ -204,7 +250,19 @@ impl TryFrom<JobRow> for StoredJob {
                 .run_timeout_seconds
                 .map(|seconds| place.count("run_timeout_seconds", seconds))
                 .transpose()?,
-            request_sha256: row.request_sha256,
+            request_digest: row.request_digest,
+            files: row
+                .files
+                .map(|text| place.json("files", &text))
+                .transpose()?,
+            files_upload: row.files_upload,
+            environment: place.json("environment", &row.environment)?,
+            secret_names: place.json("secret_names", &row.secret_names)?,
+            secrets_sha256: row
+                .secrets_sha256
+                .map(|bytes| place.digest("secrets_sha256", &bytes))
+                .transpose()?,
+            stdin: row.stdin,
             state: place.json("state_detail", &row.state_detail)?,
             version: row.version,
             runner: row.runner.map(RunnerId),
@@ -233,10 +291,18 @@ impl Store {
     /// is always sent, and nothing is sent that was not accepted. `false` if this submitter used the
     /// key before.
     ///
+    /// Its files are touched in the same transaction, so that what removes idle files either sees the job or
+    /// was faster, and then the job is not accepted.
+    ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`]; [`Error::FilesGone`] if its files were removed meanwhile.
     pub async fn accept(&self, job: &NewJob, now: Timestamp) -> Result<bool, Error> {
         let mut session = self.write().await?;
+        if let Some(files) = &job.files
+            && !uploads::touch(&mut session, files.upload, now).await?
+        {
+            return Err(Error::FilesGone(files.files.sha256));
+        }
         if !insert(&mut session, job, now).await? {
             return Ok(false);
         }
@@ -315,8 +381,10 @@ macro_rules! insert_job {
         concat!(
             $before,
             "INSERT INTO jobs (id, cluster_id, profile, command, submitted_by, submitted_at, start_deadline, \
-             run_timeout_seconds, idempotency_key, request_sha256, state, state_detail, version, retries, \
-             log_bytes, publications) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, 0, 0, 0) \
+             run_timeout_seconds, idempotency_key, request_digest, state, state_detail, files, files_upload, \
+             environment, secret_names, secrets_sha256, sealed_secrets, stdin, version, retries, log_bytes, \
+             publications) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
+             $19, 1, 0, 0, 0) \
              ON CONFLICT (submitted_by, idempotency_key) DO NOTHING ",
             $after
         )
@@ -346,6 +414,8 @@ async fn insert(session: &mut Session, job: &NewJob, now: Timestamp) -> Result<b
     } else {
         job.idempotency_key
     };
+    let secrets = job.secrets.as_ref();
+    let secret_names = secrets.map_or([].as_slice(), |secrets| &secrets.names);
     let inserted = sql!(
         session,
         execute,
@@ -359,9 +429,18 @@ async fn insert(session: &mut Session, job: &NewJob, now: Timestamp) -> Result<b
         job.start_deadline.as_microsecond(),
         job.run_timeout_seconds.map(column::to_column),
         idempotency_key,
-        job.request_sha256.as_slice(),
+        job.request_digest.as_slice(),
         JobState::Queued.name().as_str(),
         column::to_json(&JobState::Queued)?,
+        job.files
+            .map(|files| column::to_json(&files.files))
+            .transpose()?,
+        job.files.map(|files| files.upload),
+        column::to_json(&job.environment)?,
+        column::to_json(&secret_names)?,
+        secrets.map(|secrets| secrets.sha256.as_bytes().as_slice()),
+        secrets.map(|secrets| secrets.sealed.as_slice()),
+        job.stdin,
     )?;
     Ok(inserted == 1)
 }
@@ -378,6 +457,20 @@ pub async fn find(session: &mut Session, id: JobId) -> Result<Option<StoredJob>,
         *id.as_uuid()
     )?;
     row.map(TryInto::try_into).transpose()
+}
+
+/// The sealed secret variables of a job; `None` if it has none, or is over.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn sealed_secrets(session: &mut Session, id: JobId) -> Result<Option<Vec<u8>>, Error> {
+    let row = sql!(
+        session,
+        fetch_optional as (Option<Vec<u8>>,),
+        "SELECT sealed_secrets FROM jobs WHERE id = $1",
+        *id.as_uuid()
+    )?;
+    Ok(row.and_then(|(sealed,)| sealed))
 }
 
 /// The job that this submitter made with this key.
@@ -476,7 +569,13 @@ pub(crate) mod tests {
             submitted_at: Timestamp::UNIX_EPOCH,
             start_deadline: "2026-11-22T10:00:00Z".parse().unwrap(),
             run_timeout_seconds: None,
-            request_sha256: Vec::new(),
+            request_digest: Vec::new(),
+            files: None,
+            files_upload: None,
+            environment: Environment::default(),
+            secret_names: Vec::new(),
+            secrets_sha256: None,
+            stdin: false,
             state: JobState::Queued,
             version: 1,
             runner: None,

@@ -16,12 +16,14 @@
 
 use std::time::Duration;
 
+use invoke_protocol::files::FILES_WITHIN_SECONDS;
 use invoke_protocol::id::{ClusterId, JobId, PodUid, RunnerId};
 use invoke_protocol::job::{Step, StepName};
 use invoke_protocol::state::{Event, JobState, ReasonCode, Refusal, Retries};
 use jiff::Timestamp;
 
 use super::jobs::{self, StoredJob};
+use super::uploads::{self, Key};
 use super::{Error, Session, Store, audit, column, contradiction, outbox, story};
 
 /// Something that happens to a job.
@@ -277,6 +279,9 @@ async fn write(
     if after.state == JobState::Queued {
         outbox::add(session, job.id, change.now).await?;
     }
+    if after.state.is_terminal() {
+        let_go(session, after, change.now).await?;
+    }
     let (step, message) = story::of_change(event, &after.state, after.retries);
     let step = Step {
         at: change.now,
@@ -290,6 +295,18 @@ async fn write(
     Ok(true)
 }
 
+/// A job that is over reads nothing any more, and its files are kept from now on for as long as its output.
+async fn let_go(session: &mut Session, job: &StoredJob, now: Timestamp) -> Result<(), Error> {
+    if job.stdin {
+        uploads::remove(session, &Key::Stdin(job.id), now).await?;
+    }
+    if let Some(files) = job.files_upload {
+        // Removed already: then nobody needs it.
+        uploads::touch(session, files, now).await?;
+    }
+    Ok(())
+}
+
 /// The compare-and-set; `false` if somebody was faster.
 async fn update(session: &mut Session, job: &StoredJob, after: &StoredJob) -> Result<bool, Error> {
     let written = sql!(
@@ -297,7 +314,9 @@ async fn update(session: &mut Session, job: &StoredJob, after: &StoredJob) -> Re
         execute,
         "UPDATE jobs SET state = $4, state_detail = $5, version = $6, runner = $7, pod = $8, \
          permitted_at = $9, give_up_at = $10, retries = $11, retried_pod = $12, waiting = $13, \
-         published_at = $14, ended_at = $15 WHERE id = $1 AND version = $2 AND log_bytes = $3",
+         published_at = $14, ended_at = $15, \
+         sealed_secrets = CASE WHEN $16 THEN NULL ELSE sealed_secrets END \
+         WHERE id = $1 AND version = $2 AND log_bytes = $3",
         *job.id.as_uuid(),
         job.version,
         column::to_column(job.log_bytes),
@@ -317,6 +336,7 @@ async fn update(session: &mut Session, job: &StoredJob, after: &StoredJob) -> Re
             .transpose()?,
         after.published_at.map(Timestamp::as_microsecond),
         after.state.ended_at().map(Timestamp::as_microsecond),
+        after.state.is_terminal(),
     )?;
     Ok(written == 1)
 }
@@ -384,6 +404,9 @@ fn give_up_at(job: &StoredJob, permitted: Timestamp, now: Timestamp) -> Timestam
     let limit = job.run_limit_seconds().unwrap_or(UNKNOWN_RUN_LIMIT_SECONDS);
     // A limit so long that the sum is no time is never over.
     let later = |from: Timestamp, by: Duration| from.saturating_add(by).unwrap_or(Timestamp::MAX);
+    // Its run time begins when its files are there.
+    let files = job.files.map_or(0, |_| FILES_WITHIN_SECONDS);
+    let limit = limit.saturating_add(files);
     later(
         later(permitted, Duration::from_secs(limit)).max(now),
         GIVE_UP_AFTER,

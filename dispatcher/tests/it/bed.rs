@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use invoke_dispatcher::app::{self, Running};
+use invoke_dispatcher::clock;
 use invoke_dispatcher::options::{Cli, Command, Options};
+use invoke_dispatcher::signing::sha256;
+use invoke_dispatcher::store::api_tokens;
 use invoke_protocol::api::JoinInvitation;
 use invoke_protocol::job::Job;
 use invoke_protocol::problem::{Problem, ProblemCode};
@@ -23,6 +26,14 @@ pub(crate) fn required(variable: &str) -> String {
     })
 }
 
+/// A broker that is away: nothing listens on port 1.
+pub(crate) const AWAY: [&str; 4] = [
+    "--amqp-url",
+    "amqp://127.0.0.1:1/%2f",
+    "--amqp-management-url",
+    "http://127.0.0.1:1",
+];
+
 /// A dispatcher that listens on a port of its own.
 pub(crate) struct Dispatcher {
     pub(crate) running: Running,
@@ -34,15 +45,9 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// One whose broker is away: nothing listens on port 1.
+    /// One whose broker is away.
     pub(crate) async fn start() -> Self {
-        Self::start_with(&[
-            "--amqp-url",
-            "amqp://127.0.0.1:1/%2f",
-            "--amqp-management-url",
-            "http://127.0.0.1:1",
-        ])
-        .await
+        Self::start_with(&AWAY).await
     }
 
     pub(crate) async fn start_with(arguments: &[&str]) -> Self {
@@ -73,6 +78,18 @@ impl Dispatcher {
     /// The token in its folder.
     pub(crate) fn token(&self) -> &str {
         &self.token
+    }
+
+    /// A token of another person.
+    pub(crate) async fn token_of(&self, name: &str) -> String {
+        let token = format!("invoke_{}", Uuid::new_v4());
+        let mut session = self.running.app().store.write().await.unwrap();
+        let (id, hash) = (Uuid::new_v4(), sha256(token.as_bytes()));
+        api_tokens::replace(&mut session, id, name, &hash, clock::now())
+            .await
+            .unwrap();
+        session.commit().await.unwrap();
+        token
     }
 
     /// A file in its folder.

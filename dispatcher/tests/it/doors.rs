@@ -26,13 +26,14 @@ fn all_routes() -> Vec<(String, String)> {
 fn filled(path: &str) -> String {
     path.replace("{id}", "0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10")
         .replace("{name}", "edge-7")
+        .replace("{sha256}", &"0".repeat(64))
 }
 
 #[tokio::test]
 async fn every_route_refuses_without_a_credential() {
     let dispatcher = Dispatcher::start().await;
     let routes = all_routes();
-    assert!(routes.len() >= 15, "the document lacks routes: {routes:?}");
+    assert!(routes.len() >= 25, "the document lacks routes: {routes:?}");
     for (method, path) in routes
         .iter()
         .filter(|(method, path)| !PUBLIC.contains(&(method, path)))
@@ -112,7 +113,7 @@ async fn what_is_not_ours_becomes_a_problem_too() {
     .await;
     let large = dispatcher
         .request(Method::POST, "/v1/jobs")
-        .body(vec![b' '; 2 * 1024 * 1024]);
+        .body(vec![b' '; 3 * 1024 * 1024]);
     problem(large.send().await.unwrap(), ProblemCode::TooLarge).await;
 }
 

@@ -12,6 +12,7 @@ use invoke_dispatcher::store::{
     Store, api_tokens, audit, backlog, clusters, due, join_tokens, secrets, story,
 };
 use invoke_protocol::command::Command;
+use invoke_protocol::environment::Environment;
 use invoke_protocol::id::{ClusterId, JobId, PodUid, ProfileName, RunnerId};
 use invoke_protocol::job::Step;
 use invoke_protocol::output::OutputComplete;
@@ -33,7 +34,7 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    fn sqlite() -> Self {
+    pub(crate) fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/invoke.db", folder.path().display());
         Self {
@@ -67,7 +68,7 @@ impl Database {
         .await;
     }
 
-    async fn open(&self) -> Store {
+    pub(crate) async fn open(&self) -> Store {
         Store::open(&self.url, Arc::new(Events::default()))
             .await
             .unwrap()
@@ -97,6 +98,8 @@ macro_rules! on_both_engines {
         }
     };
 }
+
+pub(crate) use on_both_engines;
 
 on_both_engines! {
     what_was_accepted_is_read_back
@@ -129,15 +132,15 @@ on_both_engines! {
     every_change_is_in_the_audit_log
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     "2026-11-22T10:00:00.123456Z".parse().unwrap()
 }
 
-fn after(seconds: i64) -> Timestamp {
+pub(crate) fn after(seconds: i64) -> Timestamp {
     now() + SignedDuration::from_secs(seconds)
 }
 
-fn pod() -> PodUid {
+pub(crate) fn pod() -> PodUid {
     PodUid::from_uuid(Uuid::new_v4())
 }
 
@@ -151,11 +154,15 @@ pub(crate) fn new_job(cluster: ClusterId) -> NewJob {
         start_deadline: after(900),
         run_timeout_seconds: Some(60),
         idempotency_key: Uuid::new_v4(),
-        request_sha256: vec![1; 32],
+        request_digest: vec![1; 32],
+        files: None,
+        environment: Environment::default(),
+        secrets: None,
+        stdin: false,
     }
 }
 
-async fn cluster(store: &Store, name: &str) -> ClusterId {
+pub(crate) async fn cluster(store: &Store, name: &str) -> ClusterId {
     let id = ClusterId::from_uuid(Uuid::new_v4());
     let mut session = store.write().await.unwrap();
     assert!(
@@ -193,7 +200,7 @@ async fn accepted(store: &Store) -> NewJob {
     job
 }
 
-async fn change(
+pub(crate) async fn change(
     store: &Store,
     job: JobId,
     event: Event,
@@ -213,19 +220,19 @@ async fn change(
         .verdict
 }
 
-async fn found(store: &Store, job: JobId) -> jobs::StoredJob {
+pub(crate) async fn found(store: &Store, job: JobId) -> jobs::StoredJob {
     let mut session = store.read().await.unwrap();
     jobs::find(&mut session, job).await.unwrap().unwrap()
 }
 
-fn permit(pod: PodUid) -> Event {
+pub(crate) fn permit(pod: PodUid) -> Event {
     Event::Permit {
         pod,
         start_deadline: after(900),
     }
 }
 
-fn cancel() -> Event {
+pub(crate) fn cancel() -> Event {
     Event::Cancel {
         grace_seconds: None,
         by: "anna".to_owned(),

@@ -135,7 +135,7 @@ async fn what_has_expired_says_so() {
             .await
             .unwrap()
     );
-    for rest in ["output", "events", "stdout", "stderr"] {
+    for rest in ["output", "events", "stdout", "stderr", "artifacts"] {
         let refused = problem(
             get(&dispatcher, &job, rest, None).await,
             ProblemCode::OutputExpired,

@@ -1,0 +1,181 @@
+//! Secret variables: what nobody sees but the permitted pod.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use invoke_dispatcher::store::jobs;
+use invoke_protocol::envelope::Order;
+use invoke_protocol::environment::SaltedSecrets;
+use invoke_protocol::job::Job;
+use invoke_protocol::problem::ProblemCode;
+use invoke_protocol::runner::Permit;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tracing_subscriber::fmt::MakeWriter;
+use uuid::Uuid;
+
+use crate::bed::{Dispatcher, expect, problem};
+use crate::runner::{exit, pod};
+
+const CANARY: &str = "canary-0d6c1f4e";
+
+/// Everything that is logged, at every level.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+fn body(secret: &str) -> Value {
+    json!({
+        "command": { "shell": "env" },
+        "environment": { "PLACE": "here" },
+        "secrets": { "TOKEN": secret, "OTHER": "x" },
+    })
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes
+        .windows(text.len())
+        .any(|window| window == text.as_bytes())
+}
+
+/// From its submission to its end, a secret is where it is needed and nowhere else.
+#[tokio::test]
+async fn a_secret_is_in_no_table_no_log_and_no_answer() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(log.clone())
+        .finish();
+    // The whole test is one thread, so its dispatcher logs here too.
+    let _here = tracing::subscriber::set_default(subscriber);
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let key = Uuid::now_v7();
+    let submitted = dispatcher.submit_as(key, &body(CANARY)).await;
+    assert_eq!(submitted.status(), StatusCode::ACCEPTED);
+    let mut answers = submitted.text().await.unwrap();
+    let job: Job = serde_json::from_str(&answers).unwrap();
+    assert_eq!(job.secrets, ["OTHER", "TOKEN"], "their names are told");
+    assert_eq!(job.environment.variables()["PLACE"], "here");
+
+    let holder = pod();
+    let Permit::Granted {
+        envelope,
+        secrets: Some(secrets),
+        ..
+    } = runner.permit(&job, holder).await
+    else {
+        panic!("the pod is not given its secrets");
+    };
+    let salted: SaltedSecrets = serde_json::from_slice(&secrets).unwrap();
+    assert_eq!(salted.variables.expose()["TOKEN"], CANARY);
+    let Order::V1(order) = Order::from_payload(&envelope.payload).unwrap();
+    assert_eq!(
+        order.secrets_sha256.unwrap().as_bytes(),
+        digest(&SHA256, &secrets).as_ref()
+    );
+    assert_eq!(order.environment.variables()["PLACE"], "here");
+    assert!(!contains(&envelope.payload, CANARY));
+    // Asked again, as after an answer that was lost.
+    let Permit::Granted { secrets: again, .. } = runner.permit(&job, holder).await else {
+        panic!("the pod is not permitted again");
+    };
+    assert_eq!(again.as_ref(), Some(&secrets));
+    let refused = runner.permit(&job, pod()).await;
+    assert!(matches!(refused, Permit::Refused { .. }));
+
+    for path in ["/v1/jobs", &format!("/v1/jobs/{}", job.id)] {
+        answers += &dispatcher.get::<Value>(path).await.to_string();
+    }
+    let wrong = json!({ "command": { "shell": "env" }, "secrets": { "TOKEN": [CANARY] } });
+    for body in [wrong, json!({ "secrets": CANARY })] {
+        let refused = dispatcher.submit_as(Uuid::now_v7(), &body).await;
+        answers += &problem(refused, ProblemCode::InvalidRequest).await.detail;
+    }
+    assert!(!answers.contains(CANARY), "{answers}");
+
+    let app = dispatcher.running.app();
+    let sealed = async || {
+        let mut session = app.store.read().await.unwrap();
+        jobs::sealed_secrets(&mut session, job.id).await.unwrap()
+    };
+    assert!(sealed().await.is_some());
+    let ended = runner.complete(&job, holder, &exit(0, 0)).await;
+    assert_eq!(ended.status(), StatusCode::NO_CONTENT);
+    assert_eq!(sealed().await, None, "erased with the end");
+
+    let mut looked_at = 0;
+    for file in ["invoke.db", "invoke.db-wal"] {
+        let bytes = std::fs::read(dispatcher.file(file)).unwrap();
+        assert!(!contains(&bytes, CANARY), "{file}");
+        looked_at += usize::from(contains(&bytes, "PLACE"));
+    }
+    assert!(looked_at > 0, "what is no secret is found there");
+    let log = log.0.lock().unwrap();
+    assert!(!contains(&log, CANARY), "{}", String::from_utf8_lossy(&log));
+    assert!(
+        contains(&log, &job.id.to_string()),
+        "what is logged is here"
+    );
+}
+
+/// The same secret again is the same submission; another one is another, and the words do not say which.
+#[tokio::test]
+async fn a_submission_with_another_secret_is_another() {
+    let dispatcher = Dispatcher::start().await;
+    dispatcher.cluster("edge-7").await;
+    let key = Uuid::now_v7();
+    let job: Job = expect(
+        dispatcher.submit_as(key, &body("one")).await,
+        StatusCode::ACCEPTED,
+    )
+    .await;
+    let again: Job = expect(
+        dispatcher.submit_as(key, &body("one")).await,
+        StatusCode::OK,
+    )
+    .await;
+    assert_eq!(again.id, job.id);
+    let other = dispatcher.submit_as(key, &body("two")).await;
+    problem(other, ProblemCode::IdempotencyKeyReused).await;
+}
+
+/// What all variables may come to, they may.
+#[tokio::test]
+async fn the_longest_environment_is_taken_and_no_longer_one() {
+    let dispatcher = Dispatcher::start().await;
+    dispatcher.cluster("edge-7").await;
+    // Each of these takes six bytes in JSON.
+    let body = |length: usize| {
+        json!({
+            "command": { "shell": "\u{1}".repeat(131_071) },
+            "environment": { "A": "\u{1}".repeat(length) },
+            "secrets": { "B": "x".repeat(1000) },
+        })
+    };
+    let fits = 128 * 1024 - 1000 - 6;
+    let taken = dispatcher.submit_as(Uuid::now_v7(), &body(fits)).await;
+    expect::<Job>(taken, StatusCode::ACCEPTED).await;
+    let refused = dispatcher.submit_as(Uuid::now_v7(), &body(fits + 1)).await;
+    let refused = problem(refused, ProblemCode::InvalidRequest).await;
+    assert!(refused.detail.contains("131073"), "{}", refused.detail);
+}
