@@ -15,7 +15,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::bed::{AWAY, Dispatcher, expect, problem};
+use crate::bed::{AWAY, Dispatcher, eventually, expect, problem};
 use crate::runner::{Runner, exit, pod};
 
 /// Bytes that no compressor would make shorter, the same each time.
@@ -376,4 +376,65 @@ async fn the_permitted_pod_fetches_the_archive_from_where_it_was_cut_off() {
     let pod = runner.start(&without).await;
     let none = fetch(&runner, &without, pod, 0).await;
     problem(none, ProblemCode::FilesNotFound).await;
+}
+
+/// All blobs that there are.
+fn blobs(dispatcher: &Dispatcher) -> usize {
+    fn count(folder: &std::path::Path) -> usize {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries
+            .map(|entry| match entry.path() {
+                path if path.is_dir() => count(&path),
+                _ => 1,
+            })
+            .sum()
+    }
+    count(&dispatcher.file("blobs"))
+}
+
+/// What two jobs share goes with the last of them; and of what has expired nothing is left on the disk.
+#[tokio::test]
+async fn an_archive_is_kept_for_as_long_as_a_job_that_has_it() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let ada = person(&dispatcher, "ada").await;
+    let bytes = archive(1000);
+    ada.upload(&bytes).await;
+    let mut jobs = Vec::new();
+    for _ in 0..2 {
+        let job: Job = expect(ada.submit(&files(&bytes)).await, StatusCode::ACCEPTED).await;
+        jobs.push(job);
+    }
+    let first = runner.start(&jobs[0]).await;
+    let printed = crate::runner::log(&[b"one\n"]);
+    runner.upload(&jobs[0], first, 0, &printed).await;
+    let end = exit(0, printed.len() as u64);
+    runner.complete(&jobs[0], first, &end).await;
+    assert_eq!(blobs(&dispatcher), 2);
+
+    let expiring = [&AWAY[..], &["--retention", "1s"]].concat();
+    let dispatcher = dispatcher.restart(&expiring).await;
+    eventually("the first job's output does not expire", async || {
+        dispatcher.job(&jobs[0]).await.output_expired
+    })
+    .await;
+    eventually("its blob is left", async || {
+        (blobs(&dispatcher) == 1).then_some(())
+    })
+    .await;
+    // The other one has not run yet, and what it needs is there.
+    let runner = runner.at(&dispatcher);
+    let second = runner.start(&jobs[1]).await;
+    runner.complete(&jobs[1], second, &exit(0, 0)).await;
+    let ended = dispatcher.job(&jobs[1]).await;
+    eventually("a second is over", async || {
+        let age = jiff::Timestamp::now().duration_since(ended.times.ended.unwrap());
+        (age > jiff::SignedDuration::from_millis(1100)).then_some(())
+    })
+    .await;
+    let dispatcher = dispatcher.restart(&expiring).await;
+    eventually("the archive is left", async || {
+        (blobs(&dispatcher) == 0).then_some(())
+    })
+    .await;
 }
