@@ -1,12 +1,17 @@
 //! What the cluster's owner configured: profiles and limits. Nobody outside can change it.
 
+mod secrets;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use invoke_protocol::id::ProfileName;
+use invoke_protocol::output::DEFAULT_OUTPUT_CAP_BYTES;
 use invoke_protocol::runner::ProfileSummary;
 use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
 use serde::Deserialize;
+
+pub(crate) use secrets::{InvalidSecrets, SecretFolder, SecretVariable};
 
 /// The configuration file, as the chart writes it. A field that is not known is an error: a typing
 /// error must not quietly mean a default.
@@ -41,6 +46,15 @@ pub(crate) struct Profile {
     /// For how long a command may go on by itself after Kubernetes told its pod to stop, in seconds.
     #[serde(default = "default_drain_seconds")]
     pub(crate) drain_seconds: u64,
+    /// How much output of a command is kept, in bytes of log.
+    #[serde(default = "default_output_cap_bytes")]
+    pub(crate) output_cap_bytes: u64,
+    /// Variables that its commands have from Secrets of the jobs namespace.
+    #[serde(default)]
+    pub(crate) secret_variables: Vec<SecretVariable>,
+    /// Folders that its commands have from Secrets of the jobs namespace.
+    #[serde(default)]
+    pub(crate) secret_folders: Vec<SecretFolder>,
     /// Requests and limits of the pod's one container.
     pub(crate) resources: ResourceRequirements,
     /// Which nodes may take the pod.
@@ -54,6 +68,11 @@ pub(crate) struct Profile {
 /// Long enough for most commands to end by themselves, and what most drains wait for anyway.
 const fn default_drain_seconds() -> u64 {
     60
+}
+
+/// More would be kept by nobody.
+const fn default_output_cap_bytes() -> u64 {
+    DEFAULT_OUTPUT_CAP_BYTES
 }
 
 /// When the kubelet asks a registry for the image.
@@ -88,6 +107,16 @@ pub(crate) enum Error {
     NoJobs,
     #[error("profile {0} allows commands no time at all: maxRunSeconds is 0")]
     NoTime(ProfileName),
+    #[error(
+        "profile {profile} has outputCapBytes {bytes}; 1 to {DEFAULT_OUTPUT_CAP_BYTES} (4 GiB) can be kept"
+    )]
+    OutputCap { profile: ProfileName, bytes: u64 },
+    #[error("profile {profile} cannot give its commands these Secrets")]
+    Secrets {
+        profile: ProfileName,
+        #[source]
+        source: InvalidSecrets,
+    },
 }
 
 impl Config {
@@ -113,14 +142,10 @@ impl Config {
         if config.max_jobs == 0 {
             return Err(Error::NoJobs);
         }
-        match config
-            .profiles
-            .iter()
-            .find(|(_, profile)| profile.max_run_seconds == 0)
-        {
-            Some((name, _)) => Err(Error::NoTime(name.clone())),
-            None => Ok(config),
+        for (name, profile) in &config.profiles {
+            profile.check(name)?;
         }
+        Ok(config)
     }
 
     /// What submitters may know of the profiles.
@@ -129,15 +154,36 @@ impl Config {
             name: name.clone(),
             max_run_seconds: profile.max_run_seconds,
             max_start_within_seconds: profile.max_start_within_seconds,
-            output_cap_bytes: None,
+            output_cap_bytes: Some(profile.output_cap_bytes),
         };
         self.profiles.iter().map(summary).collect()
+    }
+}
+
+impl Profile {
+    fn check(&self, name: &ProfileName) -> Result<(), Error> {
+        if self.max_run_seconds == 0 {
+            return Err(Error::NoTime(name.clone()));
+        }
+        if !(1..=DEFAULT_OUTPUT_CAP_BYTES).contains(&self.output_cap_bytes) {
+            return Err(Error::OutputCap {
+                profile: name.clone(),
+                bytes: self.output_cap_bytes,
+            });
+        }
+        secrets::check(&self.secret_variables, &self.secret_folders).map_err(|source| {
+            Error::Secrets {
+                profile: name.clone(),
+                source,
+            }
+        })
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::report::chain;
 
     /// As the chart writes it.
     const CHART: &str = r#"
@@ -150,7 +196,7 @@ profiles:
     imagePullPolicy: IfNotPresent
     namespace: default
     maxRunSeconds: 3600
-    resources: {"limits":{"cpu":2,"ephemeral-storage":"2Gi","memory":"1Gi"},"requests":{"cpu":"50m","ephemeral-storage":"64Mi","memory":"64Mi"}}
+    resources: {"limits":{"cpu":2,"ephemeral-storage":"8Gi","memory":"1Gi"},"requests":{"cpu":"50m","ephemeral-storage":"64Mi","memory":"64Mi"}}
     nodeSelector: {}
     tolerations: []
   nightly:
@@ -161,6 +207,9 @@ profiles:
     maxRunSeconds: 60
     maxStartWithinSeconds: 7200
     drainSeconds: 900
+    outputCapBytes: 1048576
+    secretVariables: [{"key":"token","name":"REGISTRY_TOKEN","secret":"registry"}]
+    secretFolders: [{"mountPath":"/etc/registry","secret":"registry"},{"mountPath":"/etc/signing","secret":"signing-keys"}]
     resources: {}
     nodeSelector: {"pool":"jobs"}
     tolerations: [{"key":"jobs","operator":"Exists"}]
@@ -184,6 +233,12 @@ profiles:
             .map(|summary| summary.max_start_within_seconds)
             .collect();
         assert_eq!(patience, [None, Some(7200)]);
+        let caps: Vec<_> = config
+            .summaries()
+            .iter()
+            .map(|summary| summary.output_cap_bytes)
+            .collect();
+        assert_eq!(caps, [Some(DEFAULT_OUTPUT_CAP_BYTES), Some(1 << 20)]);
     }
 
     #[test]
@@ -199,11 +254,20 @@ profiles:
                 "Sometimes",
             ),
             ("  nightly:", "  Nightly!:", "Nightly!"),
+            ("outputCapBytes: 1048576", "outputCapBytes: 0", "nightly"),
+            (
+                "outputCapBytes: 1048576",
+                "outputCapBytes: 4294967297",
+                "4294967297",
+            ),
+            ("REGISTRY_TOKEN", "INVOKE_TOKEN", "INVOKE_TOKEN"),
+            ("/etc/signing", "/work/signing", "nightly"),
+            ("/etc/signing", "/work/signing", "/work/signing"),
+            (r#""key":"token","#, "", "key"),
         ];
         for (right, wrong, named) in cases {
-            let error = Config::parse(&CHART.replace(right, wrong))
-                .unwrap_err()
-                .to_string();
+            let error = Config::parse(&CHART.replace(right, wrong)).unwrap_err();
+            let error = chain(&error);
             assert!(error.contains(named), "{wrong}: {error}");
         }
     }

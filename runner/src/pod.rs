@@ -1,29 +1,35 @@
 //! Profile and order make a pod. Pure.
 //!
 //! The pod fits Pod Security `restricted`. It bears no credential of the runner's; the two tokens in it
-//! are its own, made and renewed by the kubelet, and die with it. The command is **not** in it: it is
-//! handed over once the pod has a permit, so that whoever may read pods reads no commands.
+//! are its own, made and renewed by the kubelet, and die with it. The command is **not** in it, nor are its
+//! variables and secrets: they are handed over once the pod has a permit, so that whoever may read pods
+//! reads no commands.
+
+mod folders;
+mod secrets;
 
 use std::collections::BTreeMap;
 
 use invoke_protocol::envelope::OrderV1;
-use invoke_protocol::shim::{ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, HOME_DIR, STATE_DIR, WORK_DIR};
+use invoke_protocol::files::FILES_WITHIN_SECONDS;
+use invoke_protocol::shim::{ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, HOME_DIR, WORK_DIR};
 use invoke_protocol::topology::{
     JOB_LABEL, ORDER_ANNOTATION, PROFILE_LABEL, RESULT_FINALIZER, SHIM_TOKEN_AUDIENCE, pod_name,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile,
-    EmptyDirVolumeSource, EnvVar, KeyToPath, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec,
+    EnvVar, KeyToPath, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec,
     ProjectedVolumeSource, SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Volume,
     VolumeMount, VolumeProjection,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::config::Profile;
 use crate::job_pod::MANAGED_BY;
 use crate::order::Accepted;
+
+pub(crate) use folders::TMP_DIR;
 
 /// Where every job image has the shim.
 pub(crate) const SHIM: &str = "/usr/local/bin/invoke-shim";
@@ -42,14 +48,6 @@ const TOKEN_SECONDS: i64 = 3600;
 
 /// Annotation from which kubectl's default namespace is made.
 const NAMESPACE_ANNOTATION: &str = "invoke.dev/default-namespace";
-
-/// Folders of the pod's own. The shim's must hold its spool (256 MiB) and a little.
-const FOLDERS: [(&str, &str, &str); 4] = [
-    ("work", WORK_DIR, "1Gi"),
-    ("home", HOME_DIR, "256Mi"),
-    ("tmp", "/tmp", "256Mi"),
-    ("state", STATE_DIR, "320Mi"),
-];
 
 /// Where a shim finds its runner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +93,8 @@ pub(crate) fn manifest(
             ..ObjectMeta::default()
         },
         spec: Some(PodSpec {
-            containers: vec![container(profile, door)],
-            volumes: Some(volumes()),
+            containers: vec![container(order, profile, door)],
+            volumes: Some(volumes(order, profile)),
             service_account_name: Some(profile.service_account.clone()),
             // Only the projected tokens below, with the pod's own life and audience.
             automount_service_account_token: Some(false),
@@ -123,7 +121,7 @@ pub(crate) fn manifest(
 }
 
 /// The last resort, should shim and dispatcher both fail to end the command: as long as it may wait for
-/// its start, run, be stopped and upload what it printed.
+/// its start, fetch its files, run, be stopped and upload what it printed.
 fn active_deadline(order: &OrderV1, profile: &Profile, now: Timestamp) -> i64 {
     const SLACK_SECONDS: i64 = 600;
     let patience = order
@@ -131,30 +129,31 @@ fn active_deadline(order: &OrderV1, profile: &Profile, now: Timestamp) -> i64 {
         .as_second()
         .saturating_sub(now.as_second())
         .max(0);
-    let run = signed(run_seconds(order, profile) + GRACE_SECONDS + FAREWELL_SECONDS);
+    let files = order.files.map_or(0, |_| FILES_WITHIN_SECONDS);
+    let run = run_seconds(order, profile).saturating_add(files + GRACE_SECONDS + FAREWELL_SECONDS);
     // Kubernetes keeps it in 32 bits.
     patience
-        .saturating_add(run)
+        .saturating_add(signed(run))
         .saturating_add(SLACK_SECONDS)
         .min(i64::from(i32::MAX))
 }
 
-fn container(profile: &Profile, door: &ShimDoor) -> Container {
+fn container(order: &OrderV1, profile: &Profile, door: &ShimDoor) -> Container {
     Container {
         name: "command".to_owned(),
         image: Some(profile.image.clone()),
         image_pull_policy: Some(profile.image_pull_policy.as_str().to_owned()),
         command: Some(vec![SHIM.to_owned()]),
         working_dir: Some(WORK_DIR.to_owned()),
-        env: Some(environment(door)),
+        env: Some(environment(profile, door)),
         resources: Some(profile.resources.clone()),
         security_context: Some(container_security()),
-        volume_mounts: Some(mounts()),
+        volume_mounts: Some(mounts(order, profile)),
         ..Container::default()
     }
 }
 
-fn environment(door: &ShimDoor) -> Vec<EnvVar> {
+fn environment(profile: &Profile, door: &ShimDoor) -> Vec<EnvVar> {
     let own = [
         variable("HOME", HOME_DIR),
         variable(ENV_RUNNER_ADDRESS, &door.address.to_string()),
@@ -162,7 +161,8 @@ fn environment(door: &ShimDoor) -> Vec<EnvVar> {
     ];
     // In test builds only: what a test says about shims, it says to the runner.
     let hooks = invoke_hooks::set_with_prefix("shim.").map(|set| variable(invoke_hooks::ENV, &set));
-    own.into_iter().chain(hooks).collect()
+    let secrets = secrets::variables(profile);
+    own.into_iter().chain(secrets).chain(hooks).collect()
 }
 
 fn pod_security() -> PodSecurityContext {
@@ -192,8 +192,9 @@ fn container_security() -> SecurityContext {
     }
 }
 
-fn mounts() -> Vec<VolumeMount> {
-    let folders = FOLDERS.map(|(name, path, _)| mount(name, path, false));
+fn mounts(order: &OrderV1, profile: &Profile) -> Vec<VolumeMount> {
+    let folders = folders::folders(order.files.as_ref());
+    let folders = folders.iter().map(folders::Folder::mount);
     let tokens = [
         mount(
             "cluster",
@@ -202,7 +203,8 @@ fn mounts() -> Vec<VolumeMount> {
         ),
         mount("runner", "/var/run/secrets/invoke.dev/runner", true),
     ];
-    folders.into_iter().chain(tokens).collect()
+    let secrets = secrets::mounts(profile);
+    folders.chain(tokens).chain(secrets).collect()
 }
 
 fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
@@ -214,15 +216,9 @@ fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     }
 }
 
-fn volumes() -> Vec<Volume> {
-    let folders = FOLDERS.map(|(name, _, size)| Volume {
-        name: name.to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource {
-            medium: None,
-            size_limit: Some(Quantity(size.to_owned())),
-        }),
-        ..Volume::default()
-    });
+fn volumes(order: &OrderV1, profile: &Profile) -> Vec<Volume> {
+    let folders = folders::folders(order.files.as_ref());
+    let folders = folders.iter().map(folders::Folder::volume);
     // What an automounted token would bring, so that kubectl and helm find what they expect; but the
     // namespace is the profile's: "kubectl get pods" must not mean the pods of other commands.
     let cluster = projected(
@@ -230,7 +226,8 @@ fn volumes() -> Vec<Volume> {
         vec![token(None), certificate_authority(), default_namespace()],
     );
     let runner = projected("runner", vec![token(Some(SHIM_TOKEN_AUDIENCE))]);
-    folders.into_iter().chain([cluster, runner]).collect()
+    let secrets = secrets::volumes(profile);
+    folders.chain([cluster, runner]).chain(secrets).collect()
 }
 
 fn projected(name: &str, sources: Vec<VolumeProjection>) -> Volume {
@@ -308,8 +305,10 @@ fn signed(seconds: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use invoke_protocol::envelope::OrderV1;
-    use serde_json::Value;
+    use invoke_protocol::digest::Sha256;
+    use invoke_protocol::files::{DEFAULT_FILES_ENTRIES, Files, longest_archive};
+    use invoke_protocol::shim::{ENV_SECRET_FOLDERS, ENV_SECRET_VARIABLES};
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::config::tests::config;
@@ -323,18 +322,124 @@ mod tests {
     }
 
     fn pod(profile: &str) -> Pod {
+        pod_for(&accepted(), profile)
+    }
+
+    fn pod_for(accepted: &Accepted, profile: &str) -> Pod {
         let config = config();
         manifest(
-            &accepted(),
+            accepted,
             &config.profiles[&profile.parse().unwrap()],
             &door(),
             NOW.parse().unwrap(),
         )
     }
 
+    fn with_files(bytes: u64, content_bytes: u64, entries: u64) -> Accepted {
+        let files = Files {
+            sha256: Sha256::from_bytes([7; 32]),
+            bytes,
+            content_bytes,
+            entries,
+        };
+        Accepted {
+            order: OrderV1 {
+                files: Some(files),
+                ..order()
+            },
+            ..accepted()
+        }
+    }
+
     #[test]
     fn this_is_what_a_cluster_sees() {
         insta::assert_json_snapshot!("pod", pod("default"));
+    }
+
+    /// What was attached and what it unpacks to must fit, also where a file takes up a block for a byte.
+    #[test]
+    fn there_is_room_for_what_is_attached() {
+        let limits = |pod: Pod| -> BTreeMap<String, String> {
+            let volumes = pod.spec.unwrap().volumes.unwrap().into_iter();
+            volumes
+                .filter_map(|volume| Some((volume.name, volume.empty_dir?.size_limit?.0)))
+                .collect()
+        };
+        let (mib, without) = (1 << 20, limits(pod("default")));
+        let with = limits(pod_for(&with_files(300 * mib, 500 * mib, 1024), "default"));
+        assert_eq!((&*without["work"], &*with["work"]), ("1024Mi", "1528Mi"));
+        assert_eq!((&*without["state"], &*with["state"]), ("1408Mi", "1708Mi"));
+        for folder in ["artifacts", "home", "tmp"] {
+            assert_eq!(without[folder], with[folder], "{folder}");
+        }
+        let absurd = limits(pod_for(
+            &with_files(u64::MAX, u64::MAX, u64::MAX),
+            "default",
+        ));
+        assert_eq!(absurd["work"], "17592186044416Mi");
+    }
+
+    /// The most that may be attached by default, and as much left as artifacts, with every folder full.
+    #[test]
+    fn the_charts_default_limit_lets_everything_be_used() {
+        let (gib, mib) = (1 << 30, 1_u64 << 20);
+        let archive = longest_archive(gib, DEFAULT_FILES_ENTRIES);
+        let accepted = with_files(archive, gib, DEFAULT_FILES_ENTRIES);
+        let pod = serde_json::to_value(pod_for(&accepted, "default")).unwrap();
+        let volumes = pod["spec"]["volumes"].as_array().unwrap();
+        let sizes = volumes.iter().filter_map(|volume| {
+            let limit = volume["emptyDir"]["sizeLimit"].as_str()?;
+            limit.strip_suffix("Mi")?.parse::<u64>().ok()
+        });
+        let values = include_str!("../../deploy/charts/runner/values.yaml");
+        let values: Value = serde_saphyr::from_str(values).unwrap();
+        let limits = &values["profiles"]["default"]["resources"]["limits"];
+        let limit = limits["ephemeral-storage"].as_str().unwrap();
+        let limit: u64 = limit.strip_suffix("Gi").unwrap().parse().unwrap();
+        assert!(sizes.sum::<u64>() * mib <= limit * gib, "{volumes:?}");
+    }
+
+    /// Names of Secrets: what is in them the runner never sees, and the shim masks.
+    #[test]
+    fn a_profiles_secrets_are_mounted_and_named_to_the_shim() {
+        let spec = serde_json::to_value(pod("nightly").spec).unwrap();
+        let named = |list: &Value, names: &[&str]| -> Vec<Value> {
+            let is_meant = |item: &&Value| names.contains(&item["name"].as_str().unwrap());
+            let list = list.as_array().unwrap().iter();
+            list.filter(is_meant).cloned().collect()
+        };
+        let (container, folders) = (&spec["containers"][0], ["secret-0", "secret-1"]);
+        let variables = ["REGISTRY_TOKEN", ENV_SECRET_VARIABLES, ENV_SECRET_FOLDERS];
+        assert_eq!(
+            named(&container["env"], &variables),
+            [
+                json!({"name": "REGISTRY_TOKEN", "valueFrom": {"secretKeyRef": {"name": "registry", "key": "token"}}}),
+                json!({"name": ENV_SECRET_VARIABLES, "value": "REGISTRY_TOKEN"}),
+                json!({"name": ENV_SECRET_FOLDERS, "value": "/etc/registry:/etc/signing"}),
+            ]
+        );
+        assert_eq!(
+            named(&container["volumeMounts"], &folders),
+            [
+                json!({"name": "secret-0", "mountPath": "/etc/registry", "readOnly": true}),
+                json!({"name": "secret-1", "mountPath": "/etc/signing", "readOnly": true}),
+            ]
+        );
+        assert_eq!(
+            named(&spec["volumes"], &folders),
+            [
+                json!({"name": "secret-0", "secret": {"secretName": "registry"}}),
+                json!({"name": "secret-1", "secret": {"secretName": "signing-keys"}}),
+            ]
+        );
+    }
+
+    /// A pod waits for its files before the command's own time begins.
+    #[test]
+    fn fetching_files_has_a_time_of_its_own() {
+        let deadline = |pod: Pod| pod.spec.unwrap().active_deadline_seconds.unwrap();
+        let with = deadline(pod_for(&with_files(1, 1, 1), "default"));
+        assert_eq!(with - deadline(pod("default")), 3600);
     }
 
     /// A drain gives a command the time that its profile says, and then as long as a cancel.
@@ -376,7 +481,11 @@ mod tests {
                     .keys()
                     .filter(|key| *key != "name")
                     .collect();
-                assert!(kinds == ["emptyDir"] || kinds == ["projected"], "{kinds:?}");
+                let allowed = ["emptyDir", "projected", "secret"];
+                assert!(
+                    matches!(kinds[..], [kind] if allowed.contains(&kind.as_str())),
+                    "{kinds:?}"
+                );
             }
             let (pod, container) = (
                 &spec["securityContext"],
@@ -387,10 +496,7 @@ mod tests {
             assert_eq!(pod["seccompProfile"]["type"], "RuntimeDefault");
             assert_eq!(pod.get("sysctls"), None);
             assert_eq!(container["allowPrivilegeEscalation"], false);
-            assert_eq!(
-                container["capabilities"],
-                serde_json::json!({"drop": ["ALL"]})
-            );
+            assert_eq!(container["capabilities"], json!({"drop": ["ALL"]}));
             assert_eq!(
                 container["readOnlyRootFilesystem"], true,
                 "ours, beyond the standard"
@@ -404,9 +510,20 @@ mod tests {
 
     /// Whoever may read pods must not read commands, and a pod must not start one without a permit.
     #[test]
-    fn the_command_is_not_in_the_pod() {
-        let text = serde_json::to_string(&pod("default")).unwrap();
-        assert!(!text.contains("kubectl get pods"), "{text}");
+    fn neither_the_command_nor_its_variables_are_in_the_pod() {
+        let environment = BTreeMap::from([("COLOUR".to_owned(), "blue".to_owned())]);
+        let order = OrderV1 {
+            environment: environment.try_into().unwrap(),
+            ..order()
+        };
+        let accepted = Accepted {
+            order,
+            ..accepted()
+        };
+        let text = serde_json::to_string(&pod_for(&accepted, "default")).unwrap();
+        for secret in ["kubectl get pods", "COLOUR", "blue"] {
+            assert!(!text.contains(secret), "{text}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* The runner's configuration, as runner/src/config.rs reads it: every profile complete. */}}
 {{- define "invoke.config" -}}
-{{- $defaults := omit .Values.profiles.default "serviceAccount" "image" -}}
+{{- $defaults := omit .Values.profiles.default "serviceAccount" "image" "secretVariables" "secretFolders" -}}
 jobsNamespace: {{ .Values.jobsNamespace }}
 maxJobs: {{ .Values.maxJobs }}
 profiles:
@@ -40,6 +40,9 @@ profiles:
     maxStartWithinSeconds: {{ . | int64 }}
     {{- end }}
     drainSeconds: {{ $profile.drainSeconds | int64 }}
+    outputCapBytes: {{ $profile.outputCapBytes | int64 }}
+    secretVariables: {{ $profile.secretVariables | default list | toJson }}
+    secretFolders: {{ $profile.secretFolders | default list | toJson }}
     resources: {{ $profile.resources | toJson }}
     nodeSelector: {{ $profile.nodeSelector | default dict | toJson }}
     tolerations: {{ $profile.tolerations | default list | toJson }}
