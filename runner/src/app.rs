@@ -24,7 +24,7 @@ use crate::options::{Doors, Log, LogFormat, Options};
 use crate::order::Trust;
 use crate::pool::{DoorName, Pool};
 use crate::recovery::Recovery;
-use crate::relay::{Porter, Relay};
+use crate::relay::{Porter, Relay, Room};
 use crate::report::chain;
 use crate::slots::Slots;
 use crate::start_record::StartRecords;
@@ -176,6 +176,7 @@ async fn live(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
         cluster: enrolment.name,
         pool: pool.clone(),
         recovery: recovery.clone(),
+        room: Room::default(),
         decided: decided.clone(),
         cancelling,
         stop: stop.clone(),

@@ -63,6 +63,16 @@ impl Recovery {
             .await
     }
 
+    /// Puts on the dispatcher's record that the command of a pod was never started, although it might have.
+    pub(crate) async fn refuse_start(&self, pod: &JobPod, reason: Reason) -> Result<(), Error> {
+        let report = Report::StartRefused {
+            pod: pod.uid,
+            reason,
+        };
+        self.reminding(pod, || self.upstream.report(pod.job, &report))
+            .await
+    }
+
     /// Makes a call about a pod whose command was started. If the dispatcher does not know of the start,
     /// it is reminded, and the call is made again.
     pub(crate) async fn reminding<T, F: Future<Output = Result<T, upstream::Error>>>(

@@ -5,23 +5,33 @@
 
 mod speaker;
 mod assignment;
+mod files;
+mod start_refusal;
+mod stdin;
+mod piece;
 mod output;
 mod orders;
 mod cancelling;
+mod artifacts;
 mod exit;
 mod server;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use futures::TryStreamExt as _;
 use invoke_protocol::id::{ClusterName, JobId};
 use invoke_protocol::output::MAX_CHUNK_BYTES;
 use invoke_protocol::problem::ProblemCode;
-use invoke_protocol::shim::{ASSIGNMENT, CANCELLING, EXIT, ORDERS, OUTPUT};
+use invoke_protocol::shim::{
+    ARTIFACTS, ASSIGNMENT, CANCELLING, EXIT, FILES, ORDERS, OUTPUT, START_REFUSAL, STDIN,
+};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -34,8 +44,12 @@ use crate::report::chain;
 use crate::starter::Decision;
 use crate::upstream::Upstream;
 
+pub(crate) use piece::Room;
 pub(crate) use server::{serve, tls};
 pub(crate) use speaker::Porter;
+
+/// For how long an answer is held back: shorter than what cuts idle connections.
+const HOLD: Duration = Duration::from_secs(20);
 
 /// What the handlers need.
 pub(crate) struct Relay {
@@ -46,6 +60,8 @@ pub(crate) struct Relay {
     pub(crate) cluster: ClusterName,
     pub(crate) pool: Pool,
     pub(crate) recovery: Recovery,
+    /// For what shims upload.
+    pub(crate) room: Room,
     /// Where a handed-on permit is announced.
     pub(crate) decided: broadcast::Sender<Decision>,
     /// The jobs that are to be cancelled.
@@ -67,6 +83,8 @@ pub(crate) enum Refusal {
     Later,
     /// Not now: there is no room to store it.
     NoRoom,
+    /// It sends more than is taken at once.
+    TooLarge,
 }
 
 impl IntoResponse for Refusal {
@@ -76,6 +94,7 @@ impl IntoResponse for Refusal {
             Self::Invalid => StatusCode::BAD_REQUEST.into_response(),
             Self::Gone => StatusCode::GONE.into_response(),
             Self::NoRoom => StatusCode::INSUFFICIENT_STORAGE.into_response(),
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
             Self::Later => {
                 let soon = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
                 (StatusCode::SERVICE_UNAVAILABLE, soon).into_response()
@@ -88,9 +107,13 @@ impl IntoResponse for Refusal {
 pub(crate) fn routes(relay: Arc<Relay>) -> Router {
     Router::new()
         .route(ASSIGNMENT, post(assignment::post))
+        .route(FILES, get(files::get))
+        .route(START_REFUSAL, post(start_refusal::post))
+        .route(STDIN, get(stdin::get))
         .route(OUTPUT, put(output::put))
         .route(ORDERS, get(orders::get))
         .route(CANCELLING, post(cancelling::post))
+        .route(ARTIFACTS, put(artifacts::put))
         .route(EXIT, post(exit::post))
         .layer(DefaultBodyLimit::max(MAX_CHUNK_BYTES))
         .with_state(relay)
@@ -109,17 +132,40 @@ fn refusal(job: JobId, what: &str, error: &recovery::Error) -> Refusal {
     }
 }
 
+/// The dispatcher's answer as it comes, with some of its headers. What the shim does not read is not read
+/// here either.
+fn pass_on<const N: usize>(
+    job: JobId,
+    what: &'static str,
+    answer: reqwest::Response,
+    headers: [HeaderName; N],
+) -> Response {
+    let headers = headers.map(|name| {
+        answer
+            .headers()
+            .get(&name)
+            .map(|value| (name, value.clone()))
+    });
+    let cut = move |error: &reqwest::Error| {
+        tracing::warn!(job.id = %job, "{what} of job {job}: the line broke, and the shim asks for the rest: {}", chain(error));
+    };
+    let mut passed = Response::new(Body::from_stream(answer.bytes_stream().inspect_err(cut)));
+    passed.headers_mut().extend(headers.into_iter().flatten());
+    passed
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::atomic::Ordering;
 
-    use axum::body::{Body, to_bytes};
+    use axum::body::to_bytes;
     use axum::http::Request;
+    use futures::StreamExt as _;
     use invoke_protocol::command::Command;
     use invoke_protocol::envelope::{Order, OrderV1};
     use invoke_protocol::runner::{Permit, PermitRefusal, Report};
-    use invoke_protocol::shim::Assignment;
-    use invoke_protocol::state::ReasonCode;
+    use invoke_protocol::shim::{Assignment, STDIN_END};
+    use invoke_protocol::state::{Reason, ReasonCode};
     use invoke_protocol::topology::pod_name;
     use kube::Api;
     use serde_json::{Value, json};
@@ -135,6 +181,7 @@ mod tests {
         routes: Router,
         decided: broadcast::Receiver<Decision>,
         cancelling: watch::Sender<Cancellations>,
+        stop: CancellationToken,
     }
 
     impl Door {
@@ -155,6 +202,7 @@ mod tests {
             let world = World::new(script).await;
             let (decided, receiver) = broadcast::channel(4);
             let (cancelling, jobs) = watch::channel(Cancellations::new());
+            let stop = CancellationToken::new();
             let relay = Relay {
                 porter: Porter::new(
                     Api::all(world.client.clone()),
@@ -167,19 +215,28 @@ mod tests {
                 cluster: "edge-7".parse().unwrap(),
                 pool: world.pool.clone(),
                 recovery: world.recovery(),
+                room: Room::default(),
                 decided,
                 cancelling: jobs,
-                stop: CancellationToken::new(),
+                stop: stop.clone(),
             };
             Self {
                 world,
                 routes: routes(Arc::new(relay)),
                 decided: receiver,
                 cancelling,
+                stop,
             }
         }
 
         async fn ask(&self, method: &str, path: &str, body: impl Into<Body>) -> (u16, Value) {
+            let response = self.answer(method, path, body).await;
+            let status = response.status().as_u16();
+            let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+            (status, serde_json::from_slice(&body).unwrap_or_default())
+        }
+
+        async fn answer(&self, method: &str, path: &str, body: impl Into<Body>) -> Response {
             let request = Request::builder()
                 .method(method)
                 .uri(path)
@@ -188,10 +245,7 @@ mod tests {
                 .header("content-type", "application/json")
                 .body(body.into())
                 .unwrap();
-            let response = self.routes.clone().oneshot(request).await.unwrap();
-            let status = response.status().as_u16();
-            let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
-            (status, serde_json::from_slice(&body).unwrap_or_default())
+            self.routes.clone().oneshot(request).await.unwrap()
         }
 
         fn has_pod(&self) -> bool {
@@ -401,9 +455,13 @@ mod tests {
         let door = Door::open(&dispatcher, Some(granted(&dispatcher, order()))).await;
         let routes = [
             ("POST", ASSIGNMENT),
+            ("GET", FILES),
+            ("POST", START_REFUSAL),
+            ("GET", STDIN),
             ("PUT", OUTPUT),
             ("GET", ORDERS),
             ("POST", CANCELLING),
+            ("PUT", ARTIFACTS),
             ("POST", EXIT),
         ];
         let strangers = [
@@ -465,6 +523,174 @@ mod tests {
         };
         let door = Door::onto(&Dispatcher::new(), script).await;
         assert_eq!(door.ask("PUT", "/v1/shim/output?from=0", "xx").await.0, 507);
+    }
+
+    fn with_files(length: usize) -> Script {
+        let files: Vec<u8> = (0..length).map(|at| (at / 7) as u8).collect();
+        Script {
+            files: files.into(),
+            ..Script::with_pod(1)
+        }
+    }
+
+    async fn files_from(door: &Door, from: usize) -> Response {
+        let path = format!("/v1/shim/files?from={from}");
+        door.answer("GET", &path, "").await
+    }
+
+    #[tokio::test]
+    async fn files_come_through_as_they_are_and_from_where_they_were_cut() {
+        let script = Script {
+            cut_files_after: Some(3_000_000),
+            ..with_files(5_000_000)
+        };
+        let door = Door::onto(&Dispatcher::new(), script).await;
+        let expected = door.world.script().files.clone();
+        let cut = files_from(&door, 0).await;
+        assert_eq!(cut.status(), 200);
+        assert_eq!(cut.headers()["content-type"], "application/gzip");
+        assert_eq!(cut.headers()["content-length"], "5000000");
+        let mut came = Vec::new();
+        let mut parts = cut.into_body().into_data_stream();
+        let ended = loop {
+            match parts.next().await {
+                Some(Ok(part)) => came.extend_from_slice(&part),
+                other => break other,
+            }
+        };
+        assert!(ended.is_some(), "a cut must not look like the end");
+        assert!(came.len() <= 3_000_000 && came[..] == expected[..came.len()]);
+        let rest = files_from(&door, came.len()).await;
+        let length = (expected.len() - came.len()).to_string();
+        assert_eq!(rest.headers()["content-length"], &*length);
+        came.extend(to_bytes(rest.into_body(), usize::MAX).await.unwrap());
+        assert!(came == expected);
+    }
+
+    /// What is in between: our buffers, and the kernel's for one connection.
+    #[tokio::test]
+    async fn a_slow_shim_slows_its_own_download_and_costs_no_memory() {
+        const LENGTH: usize = 64 << 20;
+        let door = Door::onto(&Dispatcher::new(), with_files(LENGTH)).await;
+        let sent = Arc::clone(&door.world.script().files_sent);
+        let mut parts = files_from(&door, 0).await.into_body().into_data_stream();
+        let mut taken = 0;
+        while let Some(part) = parts.next().await {
+            let ahead = sent.load(Ordering::Relaxed) - taken;
+            assert!(ahead < LENGTH / 2, "{ahead} bytes wait after {taken}");
+            taken += part.unwrap().len();
+        }
+        assert_eq!(taken, LENGTH);
+    }
+
+    #[tokio::test]
+    async fn what_the_command_reads_is_held_back_until_it_is_there() {
+        let door = Door::onto(&Dispatcher::new(), Script::with_pod(1)).await;
+        let typed = async {
+            tokio::task::yield_now().await;
+            door.world.script().stdin.send_replace(Some("hello"));
+        };
+        let (answer, ()) = tokio::join!(door.answer("GET", "/v1/shim/stdin?from=2", ""), typed);
+        assert_eq!(answer.headers()[STDIN_END], "true");
+        assert_eq!(to_bytes(answer.into_body(), 100).await.unwrap(), "llo");
+    }
+
+    /// A replica that stops waits for nobody's keyboard; what it answers is not the end.
+    #[tokio::test]
+    async fn a_reader_is_sent_to_another_replica_when_this_one_stops() {
+        let door = Door::onto(&Dispatcher::new(), Script::with_pod(1)).await;
+        let stop = async {
+            tokio::task::yield_now().await;
+            door.stop.cancel();
+        };
+        let answer = door.answer("GET", "/v1/shim/stdin?from=0", "");
+        let answer = tokio::time::timeout(HOLD, answer);
+        let (answer, ()) = tokio::join!(answer, stop);
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers().get(STDIN_END), None);
+        assert!(to_bytes(answer.into_body(), 100).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn artifacts_are_stored_and_a_shim_that_is_ahead_is_told_where_to_go_on() {
+        let door = Door::onto(&Dispatcher::new(), Script::with_pod(1)).await;
+        for (from, piece, stored) in [(0, "1234", 4), (9, "xx", 4), (4, "5", 5)] {
+            let path = format!("/v1/shim/artifacts?from={from}");
+            let answer = door.ask("PUT", &path, piece).await;
+            assert_eq!(answer, (200, json!({"bytes": stored})), "{from}");
+        }
+        let long = vec![0; MAX_CHUNK_BYTES];
+        let path = "/v1/shim/artifacts?from=5";
+        let stored = 5 + MAX_CHUNK_BYTES;
+        assert_eq!(
+            door.ask("PUT", path, long).await,
+            (200, json!({"bytes": stored}))
+        );
+        let too_much = vec![0; MAX_CHUNK_BYTES + 1];
+        assert_eq!(door.ask("PUT", path, too_much).await.0, 413);
+    }
+
+    /// Whatever a pod is given of a job, it is given by the uid that the API server vouches for.
+    #[tokio::test]
+    async fn only_the_pod_with_the_permit_gets_anything() {
+        for (holder, status) in [(uid(1), 200), (uid(2), 410)] {
+            let script = Script {
+                holder: Some(holder),
+                ..with_files(9)
+            };
+            script.stdin.send_replace(Some("hello"));
+            let door = Door::onto(&Dispatcher::new(), script).await;
+            for (method, path) in [("GET", FILES), ("GET", STDIN), ("PUT", ARTIFACTS)] {
+                let answer = door.ask(method, &format!("{path}?from=0"), "").await;
+                assert_eq!(answer.0, status, "{path}");
+                let answer = door.ask(method, &format!("{path}?from=-1"), "").await;
+                assert_eq!(answer.0, 400, "{path}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn files_that_will_never_be_there_are_not_asked_for_again() {
+        let door = Door::onto(&Dispatcher::new(), with_files(0)).await;
+        assert_eq!(files_from(&door, 0).await.status(), 410);
+        door.world.script().no_answer = true;
+        assert_eq!(files_from(&door, 0).await.status(), 503);
+    }
+
+    /// The pod has its record in the cluster from before its files are fetched.
+    #[tokio::test]
+    async fn a_restored_store_is_reminded_by_whoever_fetches_files() {
+        let script = Script {
+            forgotten: true,
+            ..with_files(9).with_record(1)
+        };
+        let door = Door::onto(&Dispatcher::new(), script).await;
+        assert_eq!(files_from(&door, 0).await.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn that_the_command_was_not_started_is_told() {
+        let door = Door::onto(&Dispatcher::new(), Script::with_pod(1)).await;
+        let reason = Reason::new(ReasonCode::FilesRefused, "a link that leads out");
+        let refusal = json!({"reason": reason}).to_string();
+        assert_eq!(
+            door.ask("POST", START_REFUSAL, refusal.clone()).await.0,
+            204
+        );
+        let pod = uid(1).parse().unwrap();
+        let report = Report::StartRefused { pod, reason };
+        assert_eq!(door.world.script().reports, [report]);
+        let refusals: [(fn(&Report) -> _, _); 2] = [
+            (|_| Some(ProblemCode::Contradiction), 410),
+            (|_| Some(ProblemCode::Unavailable), 503),
+        ];
+        for (refuse, status) in refusals {
+            door.world.script().refuse_reports = Some(refuse);
+            let answer = door.ask("POST", START_REFUSAL, refusal.clone()).await;
+            assert_eq!(answer.0, status);
+        }
+        assert_eq!(door.ask("POST", START_REFUSAL, "{}").await.0, 400);
     }
 
     fn record(code: u8) -> String {

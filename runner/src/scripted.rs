@@ -1,23 +1,30 @@
 //! A dispatcher and an API server that do what a test says, and remember what they were asked.
 
 use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
-use axum::http::header::DATE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE};
 use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use invoke_protocol::id::{JobId, RunnerId};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use invoke_protocol::id::{JobId, PodUid, RunnerId};
 use invoke_protocol::output::ExitRecord;
 use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::{
-    CLAIM, COMPLETE, Claim, CompleteRequest, ENROL, EnrolRequest, Enrolment, OUTPUT, OutputAck,
-    OutputQuery, PERMIT, Permit, REPORT, Report,
+    ARTIFACTS, ArtifactsAck, CLAIM, COMPLETE, Claim, CompleteRequest, ENROL, EnrolRequest,
+    Enrolment, FILES, FilesQuery, OUTPUT, OutputAck, OutputQuery, PERMIT, Permit, REPORT, Report,
+    STDIN, StdinQuery,
 };
+use invoke_protocol::shim::STDIN_END;
 use invoke_protocol::topology::{pod_name, start_record_name};
 use jiff::SignedDuration;
 use jiff::fmt::rfc2822::DateTimePrinter;
@@ -26,9 +33,11 @@ use kube::ResourceExt as _;
 use kube::client::Body as KubeBody;
 use kube::{Api, Client};
 use rcgen::{CertificateParams, KeyPair};
+use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::config::tests::config;
@@ -63,6 +72,18 @@ pub(crate) struct Script {
     pub(crate) clock_ahead: i64,
     /// How much output is stored.
     pub(crate) stored: u64,
+    /// How much of the artifacts is stored.
+    pub(crate) artifacts: u64,
+    /// The attached files.
+    pub(crate) files: Bytes,
+    /// Break the line after as much of the files, once.
+    pub(crate) cut_files_after: Option<usize>,
+    /// How much of the files has left the dispatcher.
+    pub(crate) files_sent: Arc<AtomicUsize>,
+    /// What the command is to read; nothing is answered while there is nothing.
+    pub(crate) stdin: watch::Sender<Option<&'static str>>,
+    /// The pod that may be given something, if not every.
+    pub(crate) holder: Option<String>,
     /// Kubernetes' answer to a new pod: a status and its words.
     pub(crate) refuse_pod: Option<(u16, &'static str)>,
     /// Make the pod, but answer once that it failed.
@@ -100,6 +121,15 @@ impl Script {
             pods: [(pod_name(job()), pod)].into(),
             ..Self::default()
         }
+    }
+
+    /// What the dispatcher says to a pod that is not the job's.
+    fn refuse_pod_of(&self, pod: PodUid) -> Option<Response> {
+        if self.forgotten {
+            return Some(problem(ProblemCode::NotStarted));
+        }
+        let holder = self.holder.as_ref()?;
+        (*holder != pod.to_string()).then(|| problem(ProblemCode::OtherPod))
     }
 
     /// The cluster remembers that the `n`th pod was permitted to start.
@@ -178,7 +208,10 @@ async fn dispatcher(script: Shared) -> Wire {
         .route(CLAIM, post(claim))
         .route(PERMIT, post(permit))
         .route(REPORT, post(report))
+        .route(FILES, get(files))
+        .route(STDIN, get(stdin))
         .route(OUTPUT, put(output))
+        .route(ARTIFACTS, put(artifacts))
         .route(COMPLETE, post(complete))
         .layer(from_fn_with_state(Arc::clone(&script), as_scripted))
         .with_state(script);
@@ -203,13 +236,27 @@ async fn serve(parameters: CertificateParams, routes: Router) -> Wire {
         "https://localhost:{}",
         listener.local_addr().unwrap().port()
     );
-    tokio::spawn(relay::serve(
-        listener,
-        tls,
-        routes,
-        CancellationToken::new(),
-    ));
+    tokio::spawn(answer(listener, ServerConfig::clone(&tls), routes));
     Wire::new(url.parse().unwrap(), Some(file.path())).unwrap()
+}
+
+/// HTTP/1.1 and HTTP/2, as the dispatcher does.
+async fn answer(listener: TcpListener, mut tls: ServerConfig, routes: Router) {
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    while let Ok((stream, _)) = listener.accept().await {
+        let (acceptor, routes) = (acceptor.clone(), routes.clone());
+        tokio::spawn(async move {
+            // Some clients are there to find out that the certificate is wrong.
+            let Ok(stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let routes = TowerToHyperService::new(routes);
+            let _cut = Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), routes)
+                .await;
+        });
+    }
 }
 
 /// Away, or with a clock of its own.
@@ -293,6 +340,72 @@ async fn output(
         log_bytes: script.stored,
     })
     .into_response()
+}
+
+/// Where the stream of artifacts does not go on from what is stored, that is another gap than of output.
+async fn artifacts(
+    State(script): State<Shared>,
+    Query(query): Query<OutputQuery>,
+    piece: Bytes,
+) -> Response {
+    let mut script = script.lock().unwrap();
+    if let Some(refused) = script.refuse_pod_of(query.pod) {
+        return refused;
+    }
+    if query.from > script.artifacts {
+        return problem(ProblemCode::UploadGap);
+    }
+    script.artifacts = script.artifacts.max(query.from + piece.len() as u64);
+    let bytes = script.artifacts;
+    Json(ArtifactsAck { bytes }).into_response()
+}
+
+/// As fast as it is read, in pieces such as a disk gives.
+async fn files(State(script): State<Shared>, Query(query): Query<FilesQuery>) -> Response {
+    let mut script = script.lock().unwrap();
+    if let Some(refused) = script.refuse_pod_of(query.pod) {
+        return refused;
+    }
+    if script.files.is_empty() {
+        return problem(ProblemCode::FilesNotFound);
+    }
+    let mut rest = script.files.slice(usize::try_from(query.from).unwrap()..);
+    let (length, sent) = (rest.len(), Arc::clone(&script.files_sent));
+    let mut cut_after = script.cut_files_after.take();
+    let pieces = std::iter::from_fn(move || {
+        if cut_after == Some(0) {
+            return Some(Err(io::Error::from(io::ErrorKind::ConnectionReset)));
+        }
+        let piece = rest.split_to(
+            rest.len()
+                .min(64 * 1024)
+                .min(cut_after.unwrap_or(usize::MAX)),
+        );
+        cut_after = cut_after.map(|left| left - piece.len());
+        sent.fetch_add(piece.len(), Ordering::Relaxed);
+        (!piece.is_empty()).then_some(Ok(piece))
+    });
+    let headers = [
+        (CONTENT_TYPE, "application/gzip".to_owned()),
+        (CONTENT_LENGTH, length.to_string()),
+    ];
+    let body = Body::from_stream(futures::stream::iter(pieces));
+    (headers, body).into_response()
+}
+
+async fn stdin(State(script): State<Shared>, Query(query): Query<StdinQuery>) -> Response {
+    let mut something = {
+        let script = script.lock().unwrap();
+        if let Some(refused) = script.refuse_pod_of(query.pod) {
+            return refused;
+        }
+        script.stdin.subscribe()
+    };
+    assert_eq!(query.wait_seconds, 20);
+    let is_there = something.wait_for(Option::is_some).await;
+    let text = is_there.unwrap().unwrap_or_default();
+    let rest = &text[usize::try_from(query.from).unwrap()..];
+    ([(STDIN_END, "true")], rest).into_response()
 }
 
 async fn complete(State(script): State<Shared>, Json(request): Json<CompleteRequest>) -> Response {

@@ -6,19 +6,20 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use invoke_protocol::files::FILES_WITHIN_SECONDS;
 use invoke_protocol::id::{ClusterId, JobId, RunnerId};
 use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::{
-    AMQP_CREDENTIAL, AmqpCredential, CLAIM, COMPLETE, CONTACT, Claim, CompleteRequest,
-    ContactRequest, ContactResponse, ENROL, EnrolRequest, Enrolment, MAX_TOKEN_LIFETIME_SECONDS,
-    OUTPUT, OutputAck, OutputQuery, PERMIT, Permit, PermitRequest, REPORT, Report, TOKEN_AUDIENCE,
-    TokenClaims, path,
+    AMQP_CREDENTIAL, ARTIFACTS, AmqpCredential, ArtifactsAck, CLAIM, COMPLETE, CONTACT, Claim,
+    CompleteRequest, ContactRequest, ContactResponse, ENROL, EnrolRequest, Enrolment, FILES,
+    FilesQuery, MAX_TOKEN_LIFETIME_SECONDS, OUTPUT, OutputAck, OutputQuery, PERMIT, Permit,
+    PermitRequest, REPORT, Report, STDIN, StdinQuery, TOKEN_AUDIENCE, TokenClaims, path,
 };
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::header::DATE;
-use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Certificate, Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode};
 use rustls::CertificateError;
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -30,6 +31,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 const CALL: Duration = Duration::from_secs(20);
 /// A chunk of 1 MiB over a line of 64 kbit/s takes over two minutes.
 const UPLOAD: Duration = Duration::from_secs(240);
+/// A whole archive, at the pace of its shim, who has no longer.
+const DOWNLOAD: Duration = Duration::from_secs(FILES_WITHIN_SECONDS);
+/// What is shorter does not hold up the questions that it travels with.
+const SHORT_BYTES: usize = 64 * 1024;
 /// What a held-back answer may take beyond the wait that was asked for.
 const CONTACT_SLACK: Duration = Duration::from_secs(15);
 
@@ -94,28 +99,27 @@ pub(crate) enum SetupError {
 /// The connection to the dispatcher, before one has a name.
 #[derive(Debug, Clone)]
 pub(crate) struct Wire {
-    client: Client,
+    /// Questions: all on one connection, with HTTP/2.
+    questions: Client,
+    /// What is long, with HTTP/1.1: a connection for each. On a shared one, what a slow shim leaves unread
+    /// would use up the window for all others, and every permit would wait behind every upload.
+    freight: Client,
     base: Url,
 }
 
 impl Wire {
     pub(crate) fn new(base: Url, ca_file: Option<&Path>) -> Result<Self, SetupError> {
-        let mut builder = Client::builder()
-            // A redirect would carry the token to an address that nobody configured.
-            .redirect(reqwest::redirect::Policy::none())
-            .https_only(true)
-            .connect_timeout(CONNECT)
-            .tcp_nodelay(true)
-            .tcp_keepalive(Duration::from_secs(20))
-            .tcp_user_timeout(Duration::from_secs(30))
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .http2_keep_alive_timeout(Duration::from_secs(10))
-            .user_agent(concat!("invoke-runner/", env!("CARGO_PKG_VERSION")));
-        if let Some(path) = ca_file {
-            builder = builder.tls_certs_only(certificates(path)?);
-        }
+        let trusted = ca_file.map(certificates).transpose()?;
+        let client = |builder: ClientBuilder| {
+            let builder = match &trusted {
+                Some(trusted) => builder.tls_certs_only(trusted.clone()),
+                None => builder,
+            };
+            builder.build().map_err(SetupError::Tls)
+        };
         Ok(Self {
-            client: builder.build().map_err(SetupError::Tls)?,
+            questions: client(builder())?,
+            freight: client(builder().http1_only())?,
             base,
         })
     }
@@ -134,11 +138,41 @@ impl Wire {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.questions.request(method, self.url(path))
+    }
+
+    fn download(&self, path: &str) -> RequestBuilder {
+        self.freight.get(self.url(path))
+    }
+
+    fn upload(&self, path: &str, bytes: Bytes) -> RequestBuilder {
+        let client = match bytes.len() {
+            0..=SHORT_BYTES => &self.questions,
+            _ => &self.freight,
+        };
+        client.put(self.url(path)).body(bytes).timeout(UPLOAD)
+    }
+
+    fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
         // A base path is kept: the dispatcher may live behind a prefix.
         url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
-        self.client.request(method, url)
+        url
     }
+}
+
+fn builder() -> ClientBuilder {
+    Client::builder()
+        // A redirect would carry the token to an address that nobody configured.
+        .redirect(reqwest::redirect::Policy::none())
+        .https_only(true)
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Duration::from_secs(20))
+        .tcp_user_timeout(Duration::from_secs(30))
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .user_agent(concat!("invoke-runner/", env!("CARGO_PKG_VERSION")))
 }
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>, SetupError> {
@@ -237,18 +271,37 @@ impl Upstream {
         .await
     }
 
+    /// The archive of attached files, as it comes.
+    pub(crate) async fn files(&self, job: JobId, query: FilesQuery) -> Result<Response, Error> {
+        let request = self.wire.download(&path(FILES, job)).query(&query);
+        self.send(request.timeout(DOWNLOAD)).await
+    }
+
+    /// What the command is to read, as it comes.
+    pub(crate) async fn stdin(&self, job: JobId, query: StdinQuery) -> Result<Response, Error> {
+        let patience = Duration::from_secs(query.wait_seconds) + UPLOAD;
+        let request = self.wire.download(&path(STDIN, job)).query(&query);
+        self.send(request.timeout(patience)).await
+    }
+
     pub(crate) async fn output(
         &self,
         job: JobId,
         query: OutputQuery,
         log: Bytes,
     ) -> Result<OutputAck, Error> {
-        let request = self
-            .wire
-            .request(Method::PUT, &path(OUTPUT, job))
-            .query(&query)
-            .body(log);
-        self.ask(request.timeout(UPLOAD)).await
+        let request = self.wire.upload(&path(OUTPUT, job), log);
+        self.ask(request.query(&query)).await
+    }
+
+    pub(crate) async fn artifacts(
+        &self,
+        job: JobId,
+        query: OutputQuery,
+        bytes: Bytes,
+    ) -> Result<ArtifactsAck, Error> {
+        let request = self.wire.upload(&path(ARTIFACTS, job), bytes);
+        self.ask(request.query(&query)).await
     }
 
     pub(crate) async fn complete(
@@ -405,6 +458,36 @@ mod tests {
             let claims = jsonwebtoken::dangerous::insecure_decode::<TokenClaims>(&token).unwrap();
             let off = claims.claims.iat - clock::now().as_second() - hours * 3600;
             assert!(off.abs() < 5, "{off}");
+        }
+    }
+
+    /// On a shared connection what waits for slow shims would use up the window, and no permit came through.
+    #[tokio::test]
+    async fn downloads_that_nobody_reads_hold_up_nothing() {
+        let script = Script {
+            files: vec![7; 64 << 20].into(),
+            claim: Some(Claim::Yours),
+            ..Script::default()
+        };
+        let world = World::new(script).await;
+        let query = FilesQuery {
+            pod: request().pod,
+            from: 0,
+        };
+        let download = || world.upstream.files(job(), query);
+        let _unread = tokio::try_join!(download(), download(), download(), download()).unwrap();
+        settled(&world).await;
+        let claim = tokio::time::timeout(CALL, world.upstream.claim(job()));
+        assert_eq!(claim.await.unwrap().unwrap(), Claim::Yours);
+    }
+
+    /// Until every buffer on the way is full.
+    async fn settled(world: &World) {
+        let sent = || world.script().files_sent.load(Ordering::Relaxed);
+        let mut before = 0;
+        while before < sent() {
+            before = sent();
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }
 

@@ -1,7 +1,6 @@
 //! `GET /v1/shim/orders`: held back until there is something new to do.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -10,11 +9,8 @@ use invoke_protocol::id::JobId;
 use invoke_protocol::shim::{Orders, OrdersQuery};
 
 use super::speaker::Speaker;
-use super::{Refusal, Relay};
+use super::{HOLD, Refusal, Relay};
 use crate::contact::Cancellations;
-
-/// For how long an answer is held back: shorter than what cuts idle connections.
-const HOLD: Duration = Duration::from_secs(20);
 
 pub(super) async fn get(
     State(relay): State<Arc<Relay>>,

@@ -18,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 /// For a TLS handshake, and for a request's headers.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is read, or waits to be written, of one connection: a shim that is slow costs no more.
+const BUFFER_BYTES: usize = 64 * 1024;
+
 /// How long shims are still let in after a stop: until every node knows that this replica is gone.
 const LINGER: Duration = Duration::from_secs(3);
 
@@ -103,7 +106,8 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, routes: Router, wa
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE);
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(BUFFER_BYTES);
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     if let Err(error) = watcher.watch(serving.into_owned()).await {
         tracing::debug!("a shim's connection ended: {error}");
