@@ -156,18 +156,21 @@ fn pass_on<const N: usize>(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::atomic::Ordering;
 
     use axum::body::to_bytes;
     use axum::http::Request;
     use futures::StreamExt as _;
     use invoke_protocol::command::Command;
+    use invoke_protocol::digest::Sha256;
     use invoke_protocol::envelope::{Order, OrderV1};
+    use invoke_protocol::files::Files;
     use invoke_protocol::runner::{Permit, PermitRefusal, Report};
     use invoke_protocol::shim::{Assignment, STDIN_END};
     use invoke_protocol::state::{Reason, ReasonCode};
     use invoke_protocol::topology::pod_name;
-    use kube::Api;
+    use kube::{Api, ResourceExt as _};
     use serde_json::{Value, json};
     use tower::ServiceExt as _;
 
@@ -293,6 +296,111 @@ mod tests {
         assert_eq!(door.decided.try_recv(), Ok(Decision::Granted(job())));
         let record = door.world.records.find(job()).await.unwrap().unwrap();
         assert_eq!(record.pod.to_string(), uid(1));
+    }
+
+    fn with_secrets(permit: Permit, given: Option<&[u8]>) -> Permit {
+        let Permit::Granted {
+            envelope,
+            start_within_seconds,
+            log_bytes,
+            ..
+        } = permit
+        else {
+            unreachable!()
+        };
+        Permit::Granted {
+            envelope,
+            start_within_seconds,
+            log_bytes,
+            secrets: given.map(ToOwned::to_owned),
+        }
+    }
+
+    /// A door for an order of which the pod was made; [`Script::with_pod`] makes one of [`order`].
+    async fn door_for(order: OrderV1, secrets: Option<&[u8]>) -> Door {
+        let dispatcher = Dispatcher::new();
+        let payload = Order::V1(order.clone()).to_payload().unwrap();
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &payload);
+        let permit = with_secrets(granted(&dispatcher, order), secrets);
+        let mut script = Script {
+            permit: Some(permit),
+            ..Script::with_pod(1)
+        };
+        let pod = script.pods.get_mut(&pod_name(job())).unwrap();
+        let digest = crate::identity::hexadecimal(digest.as_ref());
+        pod.annotations_mut()
+            .insert("invoke.dev/order-sha256".to_owned(), digest);
+        Door::onto(&dispatcher, script).await
+    }
+
+    #[tokio::test]
+    async fn what_the_order_gives_a_command_is_handed_over() {
+        let given = BTreeMap::from([("COLOUR".to_owned(), "blue".to_owned())]);
+        let files = Files {
+            sha256: Sha256::from_bytes([7; 32]),
+            bytes: 10,
+            content_bytes: 20,
+            entries: 1,
+        };
+        let order = OrderV1 {
+            environment: given.try_into().unwrap(),
+            files: Some(files),
+            stdin: true,
+            profile: "nightly".parse().unwrap(),
+            ..order()
+        };
+        let door = door_for(order, None).await;
+        let (status, body) = door.ask("POST", ASSIGNMENT, "").await;
+        assert_eq!(status, 200);
+        let assignment: Assignment = serde_json::from_value(body).unwrap();
+        let names: Vec<_> = assignment
+            .environment
+            .iter()
+            .map(|(name, _)| &**name)
+            .collect();
+        let expected = [
+            "INVOKE_JOB_ID",
+            "INVOKE_CLUSTER",
+            "INVOKE_PROFILE",
+            "COLOUR",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!((assignment.files, assignment.stdin), (Some(files), true));
+        assert_eq!(assignment.output_cap_bytes, 1 << 20, "the profile's");
+        assert!(assignment.secrets.is_empty());
+    }
+
+    /// They are not in the order, but their digest is, and that is signed.
+    #[tokio::test]
+    async fn secrets_are_handed_over_if_they_are_the_orders() {
+        let text = br#"{"salt":"c2FsdA==","variables":{"TOKEN":"hunter2"}}"#;
+        let other = br#"{"salt":"c2FsdA==","variables":{"TOKEN":"hunter3"}}"#;
+        let of = |text: &[u8]| {
+            let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text);
+            Some(Sha256::from_bytes(digest.as_ref().try_into().unwrap()))
+        };
+        let cases: [(_, Option<&[u8]>, _); 6] = [
+            (None, None, true),
+            (of(text), Some(text), true),
+            (of(text), Some(other), false),
+            (of(text), None, false),
+            (None, Some(text), false),
+            (of(b"{}"), Some(b"{}"), false),
+        ];
+        for (secrets_sha256, secrets, is_handed_over) in cases {
+            let order = OrderV1 {
+                secrets_sha256,
+                ..order()
+            };
+            let mut door = door_for(order, secrets).await;
+            let (status, body) = door.ask("POST", ASSIGNMENT, "").await;
+            let case = (secrets_sha256, secrets.map(String::from_utf8_lossy));
+            assert_eq!(status == 200, is_handed_over, "{case:?}: {status}");
+            assert_eq!(door.decided.try_recv().is_ok(), is_handed_over, "{case:?}");
+            let handed_over = body["secrets"]["TOKEN"].as_str();
+            let is_secret = is_handed_over && secrets.is_some();
+            assert_eq!(handed_over, is_secret.then_some("hunter2"), "{case:?}");
+        }
     }
 
     /// A shim whose answer was lost asks again, and any replica answers the same.

@@ -1,12 +1,14 @@
 //! `POST /v1/shim/assignment`: the permit, and with it the command. Here a command starts, or never.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use axum::Json;
 use axum::extract::State;
+use invoke_protocol::digest::Sha256;
 use invoke_protocol::envelope::{Envelope, OrderV1};
-use invoke_protocol::environment::SecretEnvironment;
-use invoke_protocol::output::DEFAULT_OUTPUT_CAP_BYTES;
+use invoke_protocol::environment::{SaltedSecrets, SecretEnvironment};
 use invoke_protocol::runner::{Permit, PermitRefusal, PermitRequest, Report};
 use invoke_protocol::shim::Assignment;
 use invoke_protocol::state::{Reason, ReasonCode};
@@ -37,12 +39,13 @@ pub(super) async fn post(
             envelope,
             start_within_seconds,
             log_bytes: 0,
-            secrets: _,
+            secrets,
         } => {
             invoke_hooks::point("runner.after-permit");
             let order = verified(&relay, &pod, &envelope)?;
+            let secrets = revealed(&order, secrets.as_deref())?;
             let expires_at = order.expires_at;
-            let assignment = assignment(&relay, order, start_within_seconds)?;
+            let assignment = assignment(&relay, order, secrets, start_within_seconds)?;
             put_on_record(&relay, &pod, expires_at).await?;
             invoke_hooks::point("runner.after-start-record");
             tracing::info!(job.id = %job, pod.uid = %pod.uid, "job {job} may start");
@@ -68,6 +71,26 @@ fn verified(relay: &Relay, pod: &JobPod, envelope: &Envelope) -> Result<OrderV1,
         tracing::error!(alarm = true, job.id = %pod.job, "the permit of job {} came with another order than its pod was made for", pod.job);
         Refusal::Gone
     })
+}
+
+/// The secrets that came along, if they are the ones of the order: its signature is over their digest.
+fn revealed(order: &OrderV1, secrets: Option<&[u8]>) -> Result<SecretEnvironment, Refusal> {
+    let of_order = match (order.secrets_sha256, secrets) {
+        (None, None) => return Ok(SecretEnvironment::default()),
+        (Some(signed), Some(text)) if sha256(text) == Some(signed) => {
+            serde_json::from_slice::<SaltedSecrets>(text).ok()
+        }
+        _ => None,
+    };
+    of_order.map(|salted| salted.variables).ok_or_else(|| {
+        tracing::error!(alarm = true, job.id = %order.job, "the permit of job {} came with other secrets than its order has", order.job);
+        Refusal::Gone
+    })
+}
+
+fn sha256(text: &[u8]) -> Option<Sha256> {
+    let digest = digest::digest(&digest::SHA256, text);
+    digest.as_ref().try_into().ok().map(Sha256::from_bytes)
 }
 
 /// The second fence, which a store that was restored from a backup has not forgotten.
@@ -111,29 +134,33 @@ fn name_taken(pod: &JobPod) -> Report {
 fn assignment(
     relay: &Relay,
     order: OrderV1,
+    secrets: SecretEnvironment,
     start_within_seconds: u64,
 ) -> Result<Assignment, Refusal> {
     let Some(profile) = relay.config.profiles.get(&order.profile) else {
         tracing::warn!(job.id = %order.job, "profile {} is gone since the pod of job {} was made", order.profile, order.job);
         return Err(Refusal::Gone);
     };
-    let variable = |name: &str, value: &dyn ToString| (name.to_owned(), value.to_string());
+    let run_timeout_seconds = run_seconds(&order, profile);
+    let own = [
+        ("INVOKE_JOB_ID", order.job.to_string()),
+        ("INVOKE_CLUSTER", relay.cluster.to_string()),
+        ("INVOKE_PROFILE", order.profile.to_string()),
+    ];
+    let own = own.map(|(name, value)| (name.to_owned(), value));
+    let given: BTreeMap<_, _> = order.environment.into();
     Ok(Assignment {
         job: order.job,
-        environment: vec![
-            variable("INVOKE_JOB_ID", &order.job),
-            variable("INVOKE_CLUSTER", &relay.cluster),
-            variable("INVOKE_PROFILE", &order.profile),
-        ],
-        run_timeout_seconds: run_seconds(&order, profile),
+        environment: own.into_iter().chain(given).collect(),
+        run_timeout_seconds,
         command: order.command,
         start_within_seconds,
         grace_seconds: GRACE_SECONDS,
         drain_seconds: profile.drain_seconds,
         files: order.files,
-        secrets: SecretEnvironment::default(),
+        secrets,
         stdin: order.stdin,
-        output_cap_bytes: DEFAULT_OUTPUT_CAP_BYTES,
+        output_cap_bytes: profile.output_cap_bytes,
     })
 }
 
