@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use invoke_protocol::output::ExitRecord;
-use invoke_protocol::shim::EXIT_REFUSED;
+use invoke_protocol::shim::{EXIT_REFUSED, StartRefusal};
 use invoke_protocol::state::{Reason, ReasonCode};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -24,12 +24,15 @@ pub(crate) enum Diagnosis {
     Failed(Reason),
     /// It ended without a report, and left its shim's word with Kubernetes.
     Ended(Box<ExitRecord>),
+    /// It never started the command that it was permitted to start, and left its shim's word with
+    /// Kubernetes.
+    Unstarted(Reason),
 }
 
 impl Diagnosis {
     /// Whether nothing more is to be expected of the pod.
     pub(crate) const fn is_end(&self) -> bool {
-        matches!(self, Self::Failed(_) | Self::Ended(_))
+        matches!(self, Self::Failed(_) | Self::Ended(_) | Self::Unstarted(_))
     }
 }
 
@@ -70,8 +73,8 @@ pub(crate) fn diagnose(pod: &Pod, now: Timestamp) -> Diagnosis {
 /// What to say of a pod that is gone.
 pub(crate) fn gone(pod: &Pod) -> Diagnosis {
     let status = pod.status.clone().unwrap_or_default();
-    if let Some(exit) = last_words(&status) {
-        return Diagnosis::Ended(Box::new(exit));
+    if let Some(said) = last_words(&status) {
+        return said;
     }
     let words = format!(
         "pod {} (on {}) was deleted before its command's end was reported, and nobody saw how",
@@ -177,13 +180,14 @@ fn container_waits(waiting: &ContainerStateWaiting, age: Duration) -> Diagnosis 
 }
 
 fn ended(pod: &Pod, status: &PodStatus, now: Timestamp) -> Diagnosis {
-    let terminated = terminated(status);
+    let (terminated, said) = (terminated(status), last_words(status));
     let patience = match terminated {
         // The shim leaves with 0 only after the end of its command is on record: there is no more to come.
         Some(end) if end.exit_code == 0 => Duration::ZERO,
         // Of a pod that is being deleted it is no riddle why it did not start.
         Some(end)
             if end.exit_code == i32::from(EXIT_REFUSED)
+                && said.is_none()
                 && pod.metadata.deletion_timestamp.is_none() =>
         {
             REFUSED_WORDS
@@ -194,19 +198,21 @@ fn ended(pod: &Pod, status: &PodStatus, now: Timestamp) -> Diagnosis {
     if finished.is_some_and(|finished| elapsed(finished.0, now) < patience) {
         return Diagnosis::Fine;
     }
-    match last_words(status) {
-        Some(exit) => Diagnosis::Ended(Box::new(exit)),
-        None => Diagnosis::Failed(why_ended(pod, status, terminated)),
-    }
+    said.unwrap_or_else(|| Diagnosis::Failed(why_ended(pod, status, terminated)))
 }
 
-/// The end of the command as the shim left it with Kubernetes, for the case that nobody else takes it.
-/// What is no such record says nothing.
-fn last_words(status: &PodStatus) -> Option<ExitRecord> {
+/// How the command ended, or that it was never started, as the shim left it with Kubernetes for the case
+/// that nobody else takes it. What is neither says nothing.
+fn last_words(status: &PodStatus) -> Option<Diagnosis> {
     if invoke_hooks::sabotaged("no-termination-message") {
         return None;
     }
-    serde_json::from_str(terminated(status)?.message.as_deref()?).ok()
+    let words = terminated(status)?.message.as_deref()?;
+    if let Ok(exit) = serde_json::from_str(words) {
+        return Some(Diagnosis::Ended(Box::new(exit)));
+    }
+    let refusal: StartRefusal = serde_json::from_str(words).ok()?;
+    Some(Diagnosis::Unstarted(refusal.reason))
 }
 
 fn why_ended(
@@ -366,6 +372,7 @@ mod tests {
             Diagnosis::Unheard(reason) => ("unheard", Some(reason.code)),
             Diagnosis::Failed(reason) => ("failed", Some(reason.code)),
             Diagnosis::Ended(_) => ("ended", None),
+            Diagnosis::Unstarted(reason) => ("unstarted", Some(reason.code)),
         }
     }
 
@@ -572,5 +579,22 @@ mod tests {
             ("failed", Some(ReasonCode::PodFailed)),
             "what is cut off says nothing"
         );
+    }
+
+    /// Nobody needs to be waited for who would say it: the shim has said why.
+    #[test]
+    fn that_nothing_was_started_is_a_last_word_too() {
+        let mut status = terminated(i32::from(EXIT_REFUSED), "Error");
+        let reason = json!({"code": "files_refused", "message": "a link that leads out"});
+        status["containerStatuses"][0]["state"]["terminated"]["message"] =
+            json!(json!({"reason": reason}).to_string());
+        assert_eq!(after(&status, 1), Diagnosis::Fine);
+        let unstarted = after(&status, 5);
+        assert_eq!(
+            code(unstarted.clone()),
+            ("unstarted", Some(ReasonCode::FilesRefused))
+        );
+        assert!(unstarted.is_end());
+        assert_eq!(gone(&pod(&status)), unstarted);
     }
 }

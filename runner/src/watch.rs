@@ -126,6 +126,7 @@ impl Watch {
                 tracing::warn!(job.id = %job, pod.uid = %pod, "the pod of job {job} failed: {words}");
                 return Ok(());
             }
+            Diagnosis::Unstarted(reason) => return self.recovery.refuse_start(marks, reason).await,
             Diagnosis::Ended(exit) => {
                 let request = CompleteRequest { pod, exit: *exit };
                 return self.recovery.complete(marks, &request).await;
@@ -281,6 +282,16 @@ mod tests {
         assert_eq!(told, Some(Diagnosis::Ended(exit.clone())));
         let script = world.script();
         assert_eq!((&script.exits[..], script.reports.len()), (&[*exit][..], 0));
+        assert!(script.pods.is_empty());
+    }
+
+    #[tokio::test]
+    async fn that_nothing_was_started_is_passed_on_too() {
+        let why = reason(ReasonCode::FilesUnavailable);
+        let (world, ..) = attended(with_pod(), Diagnosis::Unstarted(why.clone())).await;
+        let script = world.script();
+        let pod = marks().uid;
+        assert_eq!(script.reports, [Report::StartRefused { pod, reason: why }]);
         assert!(script.pods.is_empty());
     }
 

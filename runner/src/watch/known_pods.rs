@@ -179,9 +179,10 @@ mod tests {
 
     fn code(news: &[News]) -> Option<ReasonCode> {
         match &news.first()?.diagnosis {
-            Diagnosis::Failed(reason) | Diagnosis::Waiting(reason) | Diagnosis::Unheard(reason) => {
-                Some(reason.code)
-            }
+            Diagnosis::Failed(reason)
+            | Diagnosis::Waiting(reason)
+            | Diagnosis::Unheard(reason)
+            | Diagnosis::Unstarted(reason) => Some(reason.code),
             Diagnosis::Fine | Diagnosis::Ended(_) => None,
         }
     }
