@@ -3,6 +3,8 @@
 //! Every call but [`ENROL`] bears `Authorization: Bearer <JWT>`: a token that the runner signs itself
 //! with its cluster's key (RFC 7519, RFC 8037 EdDSA), with the claims [`TokenClaims`].
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -187,7 +189,7 @@ pub struct PermitRequest {
 }
 
 /// The answer to it. Refusals are answers, not errors: the pod is to be deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "permit", rename_all = "snake_case")]
 pub enum Permit {
@@ -214,6 +216,27 @@ pub enum Permit {
         /// Why.
         why: PermitRefusal,
     },
+}
+
+/// Without the secrets: what is printed by accident may be kept for ever.
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Granted {
+                envelope,
+                start_within_seconds,
+                log_bytes,
+                secrets,
+            } => f
+                .debug_struct("Granted")
+                .field("envelope", envelope)
+                .field("start_within_seconds", start_within_seconds)
+                .field("log_bytes", log_bytes)
+                .field("has_secrets", &secrets.is_some())
+                .finish(),
+            Self::Refused { why } => f.debug_struct("Refused").field("why", why).finish(),
+        }
+    }
 }
 
 /// Why a command may not start in a pod.
@@ -361,4 +384,28 @@ pub struct LastContact {
 #[must_use]
 pub fn path(template: &str, job: JobId) -> String {
     template.replace("{id}", &job.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permit_does_not_show_its_secrets_by_accident() {
+        let permit = Permit::Granted {
+            envelope: Envelope {
+                key_id: String::new(),
+                payload: Vec::new(),
+                signature: Vec::new(),
+            },
+            start_within_seconds: 60,
+            log_bytes: 0,
+            secrets: Some(vec![7, 77]),
+        };
+        let shown = format!("{permit:?}");
+        assert!(
+            shown.contains("has_secrets: true") && !shown.contains("77"),
+            "{shown}"
+        );
+    }
 }
