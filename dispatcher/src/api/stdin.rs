@@ -49,8 +49,8 @@ pub(super) async fn stdin(
         .ok_or_else(|| Refusal::no_job(id))?;
     drop(session);
     check(&person, &job)?;
-    check_unread(app, &job, query.from).await?;
     let end = query.from.saturating_add(bytes.len() as u64);
+    check_unread(app, &job, end).await?;
     let chunk = Chunk {
         from: query.from,
         bytes,
@@ -82,12 +82,12 @@ fn check(person: &Person, job: &StoredJob) -> Result<(), Refusal> {
     }
 }
 
-/// Puts off who sends more. Who only says again what is stored is answered.
-async fn check_unread(app: &App, job: &StoredJob, from: u64) -> Result<(), Refusal> {
+/// Puts off who sends more. Who only says again what is stored is answered, and so is who has no more.
+async fn check_unread(app: &App, job: &StoredJob, end: u64) -> Result<(), Refusal> {
     let mut session = app.store.read().await?;
     let upload = uploads::find(&mut session, &Key::Stdin(job.id)).await?;
-    let unread = upload.map_or(0, |upload| upload.stored - upload.taken.min(upload.stored));
-    let is_more = upload.is_some_and(|upload| from >= upload.stored);
+    let unread = upload.map_or(0, |upload| upload.stored.saturating_sub(upload.taken));
+    let is_more = upload.is_some_and(|upload| end > upload.stored);
     if unread < MAX_UNREAD_BYTES || !is_more {
         return Ok(());
     }

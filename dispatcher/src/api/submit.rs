@@ -19,7 +19,6 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::path::json;
 use super::view::view;
 use super::{cluster_choice, limits};
 use crate::access::Person;
@@ -128,23 +127,35 @@ fn read(body: &[u8]) -> Result<JobSpec, Refusal> {
 /// What is wrong with a body, in words that have nothing of its secrets in them: a parser quotes what it does
 /// not understand.
 fn unreadable(body: &[u8]) -> Refusal {
-    let mut fields = match json::<serde_json::Map<String, Value>>(body) {
-        Ok(fields) => fields,
-        Err(refusal) if serde_json::from_slice::<Value>(body).is_err() => return refusal,
-        Err(_) => return Refusal::invalid("the body is not what is expected here: no JSON object"),
+    let mut fields = match serde_json::from_slice(body) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(_) => return Refusal::invalid("the body is not what is expected here: no JSON object"),
+        // Of what is no JSON a parser quotes nothing.
+        Err(error) => return not_expected(&error),
     };
-    let secrets = fields.remove("secrets").unwrap_or_default();
-    if let Err(error) = serde_json::from_value::<JobSpec>(Value::Object(fields)) {
-        return Refusal::invalid(format!("the body is not what is expected here: {error}"));
+    let rest = match fields.remove("secrets") {
+        None => serde_json::from_slice::<JobSpec>(body),
+        Some(secrets) => match secret_variables(secrets) {
+            Ok(()) => serde_json::from_value(Value::Object(fields)),
+            Err(words) => return Refusal::invalid(format!("secrets: {words}")),
+        },
+    };
+    match rest {
+        Err(error) => not_expected(&error),
+        // Readable without a field that is good by itself: the field is there twice.
+        Ok(_) => Refusal::invalid("secrets: the field is there more than once"),
     }
-    let invalid = match serde_json::from_value::<BTreeMap<String, String>>(secrets) {
-        Ok(variables) => Environment::try_from(variables).err(),
-        Err(_) => None,
-    };
-    Refusal::invalid(match invalid {
-        Some(invalid) => format!("secrets: {invalid}"),
-        None => "secrets: expected an object whose values are strings".to_owned(),
-    })
+}
+
+fn not_expected(error: &serde_json::Error) -> Refusal {
+    Refusal::invalid(format!("the body is not what is expected here: {error}"))
+}
+
+fn secret_variables(secrets: Value) -> Result<(), String> {
+    let variables: BTreeMap<String, String> = serde_json::from_value(secrets)
+        .map_err(|_| "expected an object whose values are strings".to_owned())?;
+    let checked = Environment::try_from(variables);
+    checked.map(drop).map_err(|invalid| invalid.to_string())
 }
 
 /// What each of the two kinds of variables may be, they may be together.
@@ -347,6 +358,7 @@ mod tests {
             json!("hunter2"),
         ];
         let mut texts: Vec<String> = cases.iter().map(Value::to_string).collect();
+        texts.push(r#"{"secrets":"hunter2","command":{"shell":"date"},"secrets":{}}"#.to_owned());
         texts.push(r#"{"secrets":{"TOKEN":"hunter2"}"#.to_owned());
         texts.push(r#"{"secrets":{"TOKEN":hunter2}}"#.to_owned());
         let words: Vec<String> = texts
@@ -369,6 +381,7 @@ mod tests {
         variable TOKEN is in environment and in secrets: say which it is to be
         the variables come to 200020 bytes; at most 131072 (128 KiB) fit: put what is large into a file
         the body is not what is expected here: no JSON object
+        secrets: the field is there more than once
         the body is not what is expected here: EOF while parsing an object at line 1 column 30
         the body is not what is expected here: expected value at line 1 column 21
         "#);

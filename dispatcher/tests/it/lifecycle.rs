@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use invoke_dispatcher::store::clusters;
+use invoke_dispatcher::store::{audit, clusters};
 use invoke_dispatcher::sweeper::Sweeper;
 use invoke_protocol::envelope::{Envelope, Order};
 use invoke_protocol::id::PodUid;
@@ -765,4 +765,77 @@ async fn the_sweeper_sends_again_what_nobody_took() {
     assert_eq!(app.store.unsent().await.unwrap(), 0, "not yet");
     sweeper.sweep(later(60)).await.unwrap();
     assert_eq!(app.store.unsent().await.unwrap(), 1);
+}
+
+/// A shim that could not prepare for its command says so, and then the command has never started: whoever
+/// reads the state, the story or the audit log is told the same.
+#[tokio::test]
+async fn a_start_that_the_pod_could_not_prepare_for_never_was() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let refused = |pod: PodUid| {
+        json!({ "type": "start_refused", "pod": pod,
+            "reason": { "code": "files_refused", "message": "../x leads out of the work folder" } })
+    };
+    let job = dispatcher.submit("make").await;
+    let early = runner.report(&job, &refused(pod())).await;
+    problem(early, ProblemCode::NotStarted).await;
+    let holder = runner.start(&job).await;
+    let other = runner.report(&job, &refused(pod())).await;
+    problem(other, ProblemCode::OtherPod).await;
+    for _ in 0..2 {
+        let taken = runner.report(&job, &refused(holder)).await;
+        assert_eq!(taken.status(), StatusCode::NO_CONTENT, "also again");
+    }
+    let over = dispatcher.job(&job).await;
+    assert_eq!(
+        (over.state, over.started, over.output_complete),
+        (StateName::InfraFailed, Started::No, Some(Completeness::Yes))
+    );
+    let reason = over.reason.unwrap();
+    assert_eq!(reason.code, ReasonCode::FilesRefused);
+    let told = over.story.last().unwrap();
+    assert_eq!(told.by, "runner edge-7/runner-0");
+    assert_eq!(
+        told.message,
+        "infra_failed: ../x leads out of the work folder"
+    );
+    let lines = audited(&dispatcher, &job).await;
+    assert_eq!(
+        lines.last().unwrap()[1..],
+        ["job.start_refused", "infra_failed"]
+    );
+    let ended = runner.complete(&job, holder, &exit(0, 0)).await;
+    assert_eq!(ended.status(), StatusCode::CONFLICT, "nor can it end now");
+
+    // Cancelled before, it is what was asked for; and an end that is on record is not denied.
+    let job = dispatcher.submit("make").await;
+    let holder = runner.start(&job).await;
+    let path = format!("/v1/jobs/{}/cancel", job.id);
+    dispatcher.post(&path, &json!({})).await;
+    let taken = runner.report(&job, &refused(holder)).await;
+    assert_eq!(taken.status(), StatusCode::NO_CONTENT);
+    let over = dispatcher.job(&job).await;
+    assert_eq!(
+        (over.state, over.started),
+        (StateName::Cancelled, Started::No)
+    );
+    let job = dispatcher.submit("make").await;
+    let holder = runner.start(&job).await;
+    runner.complete(&job, holder, &exit(0, 0)).await;
+    let denied = runner.report(&job, &refused(holder)).await;
+    problem(denied, ProblemCode::JobOver).await;
+    let over = dispatcher.job(&job).await;
+    assert_eq!(over.state, StateName::Succeeded);
+    let told = &over.story.last().unwrap().message;
+    assert!(told.contains("never started the command"), "{told}");
+    let lines = audited(&dispatcher, &job).await;
+    assert_eq!(lines.last().unwrap()[1..], ["job.start_refused", "refused"]);
+}
+
+async fn audited(dispatcher: &Dispatcher, job: &Job) -> Vec<[String; 3]> {
+    let mut session = dispatcher.running.app().store.read().await.unwrap();
+    let object = format!("job {}", job.id);
+    let lines = audit::of_object(&mut session, &object).await.unwrap();
+    lines.into_iter().map(Into::into).collect()
 }

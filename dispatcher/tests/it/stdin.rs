@@ -191,6 +191,8 @@ async fn who_sends_faster_than_is_read_waits() {
     assert_eq!(held_back.headers()["retry-after"], "1");
     let refused = problem(held_back, ProblemCode::Unavailable).await;
     assert!(refused.detail.contains("67108864"), "{}", refused.detail);
+    let overlapping = send(&dispatcher, &job, (63 << 20) + 1, &piece, false).await;
+    problem(overlapping, ProblemCode::Unavailable).await;
     let again = send(&dispatcher, &job, 63 << 20, &piece, false).await;
     assert_eq!(
         sent(again).await,
