@@ -62,16 +62,20 @@ async fn stored_artifacts(runner: &Runner, id: JobId) -> Result<u64, Refusal> {
     Ok(upload.map_or(0, |upload| upload.stored))
 }
 
-/// The record as it is kept: it promises no artifacts that are not stored. What was taken down so once is so
-/// whenever the same record comes again.
+/// The record as it is kept: it promises no artifacts that are not stored. When the same record comes again,
+/// what counts is what was found the first time: since then they may have expired, or come in late.
 fn as_stored(exit: &ExitRecord, stored: u64, on_record: Option<&ExitRecord>) -> ExitRecord {
     let mut kept = exit.clone();
     if let Some(artifacts) = &mut kept.artifacts {
         let missing = Some(ArtifactsIncomplete::NotUploaded);
-        let were_missing = on_record
-            .and_then(|record| record.artifacts.as_ref())
-            .is_some_and(|before| before.incomplete == missing);
-        if artifacts.stream_bytes() > stored || were_missing {
+        let is_missing = match on_record {
+            None => artifacts.stream_bytes() > stored,
+            Some(record) => {
+                let before = record.artifacts.as_ref();
+                before.is_some_and(|artifacts| artifacts.incomplete == missing)
+            }
+        };
+        if is_missing {
             artifacts.incomplete = missing;
         }
     }
@@ -104,4 +108,73 @@ fn contradiction(job: &StoredJob) -> Refusal {
         job.state.name()
     );
     Refusal::new(ProblemCode::Contradiction, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use invoke_protocol::artifacts::ArtifactsSummary;
+    use invoke_protocol::digest::Sha256;
+    use invoke_protocol::output::{Discarded, EndCause, ExitStatus, ResourceUsage};
+    use jiff::Timestamp;
+
+    use super::*;
+
+    /// The record of a command that left a stream of 10 bytes.
+    fn exit(incomplete: Option<ArtifactsIncomplete>) -> ExitRecord {
+        let nothing = StreamSummary {
+            bytes: 0,
+            sha256: "0".repeat(64),
+        };
+        ExitRecord {
+            status: ExitStatus::Exited(0),
+            cause: EndCause::Itself,
+            started_at: Timestamp::UNIX_EPOCH,
+            finished_at: Timestamp::UNIX_EPOCH,
+            log_bytes: 0,
+            stdout: nothing.clone(),
+            stderr: nothing,
+            usage: ResourceUsage::default(),
+            out_of_memory: false,
+            incomplete: None,
+            discarded: Discarded::default(),
+            artifacts: Some(ArtifactsSummary {
+                files: 1,
+                content_bytes: 4,
+                manifest_bytes: 6,
+                manifest_sha256: Sha256::from_bytes([0; 32]),
+                skipped: 0,
+                incomplete,
+            }),
+        }
+    }
+
+    #[test]
+    fn what_is_not_stored_is_not_promised() {
+        let (missing, large) = (
+            Some(ArtifactsIncomplete::NotUploaded),
+            Some(ArtifactsIncomplete::TooLarge),
+        );
+        for (said, stored, kept) in [
+            (None, 10, None),
+            (None, 9, missing),
+            (large, 10, large),
+            (large, 0, missing),
+        ] {
+            assert_eq!(as_stored(&exit(said), stored, None), exit(kept), "{stored}");
+        }
+    }
+
+    /// The same record is the same, whatever has become of the artifacts; and another one is another.
+    #[test]
+    fn a_record_that_comes_again_is_what_it_was() {
+        let missing = Some(ArtifactsIncomplete::NotUploaded);
+        for (said, stored, on_record) in
+            [(None, 10, missing), (None, 0, None), (missing, 0, missing)]
+        {
+            let on_record = exit(on_record);
+            assert_eq!(as_stored(&exit(said), stored, Some(&on_record)), on_record);
+        }
+        let large = exit(Some(ArtifactsIncomplete::TooLarge));
+        assert_ne!(as_stored(&large, 10, Some(&exit(None))), exit(None));
+    }
 }

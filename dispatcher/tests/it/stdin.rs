@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use invoke_dispatcher::store::uploads::{self, Key};
 use invoke_protocol::api::StdinAck;
 use invoke_protocol::envelope::Order;
 use invoke_protocol::id::PodUid;
@@ -119,6 +120,26 @@ async fn an_end_may_come_alone() {
         let got = read(ask(&runner, &job, pod, 0, 15).await).await;
         assert_eq!(got, (bytes.to_vec(), true));
     }
+}
+
+/// A piece that nobody was told is stored goes on after the end that another states: then the two are not of one
+/// stream, and neither is taken for the other.
+#[tokio::test]
+async fn an_end_before_what_is_there_is_refused() {
+    let dispatcher = Dispatcher::start().await;
+    dispatcher.cluster("edge-7").await;
+    let job = submit(&dispatcher).await;
+    sent(send(&dispatcher, &job, 0, b"", false).await).await;
+    let app = dispatcher.running.app();
+    let mut session = app.store.read().await.unwrap();
+    let upload = uploads::find(&mut session, &Key::Stdin(job.id)).await;
+    let blob = uploads::blob(upload.unwrap().unwrap().id, 0);
+    drop(session);
+    app.blobs.put(&blob, "longer".into()).await.unwrap();
+    let refused = send(&dispatcher, &job, 0, b"short", true).await;
+    problem(refused, ProblemCode::UploadContradiction).await;
+    let longer = send(&dispatcher, &job, 0, b"longer", true).await;
+    assert_eq!(sent(longer).await, (6, true));
 }
 
 /// Somebody types; the command must not wait for a poll.
