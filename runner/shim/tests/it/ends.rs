@@ -107,6 +107,17 @@ async fn what_it_cost_is_measured() {
     assert!(exit.finished_at > exit.started_at);
 }
 
+/// The record is made when everything is dead, not when it was told to die: what runs on in the background
+/// has cost something too.
+#[tokio::test]
+async fn what_is_killed_at_the_end_is_gone_and_counted() {
+    let line = "(setsid sh -c 'while :; do :; done' > /dev/null 2>&1 &); sleep 1";
+    let door = Door::open(shell(line)).await;
+    assert_eq!(Pod::new().own_process_namespace().run(&door).await, 0);
+    let usage = door.exit().usage;
+    assert!(usage.user_micros > 50_000, "{usage:?}");
+}
+
 /// The answer to the exit record may be lost: it is sent again, the same.
 #[tokio::test]
 async fn the_end_is_reported_until_it_is_acknowledged() {

@@ -272,7 +272,7 @@ async fn a_command_is_not_held_for_what_is_dropped() {
         ..capped("yes | head -c 30000000; echo done > finished", 1 << 20)
     })
     .await;
-    let pod = Pod::new().spool_limit((1 << 20) + 1);
+    let pod = Pod::new().spool_limit((1 << 20) - 1);
     let shim = pod.start(&door);
     let finished = async {
         while !pod.path("work/finished").exists() {
