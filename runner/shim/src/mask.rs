@@ -391,9 +391,9 @@ mod tests {
     #[test]
     fn each_stream_has_its_own_beginning() {
         let mut stdout = masker(&["secret-token"]);
-        let mut stderr = stdout.for_another_stream();
         let (mut first, mut second) = (Vec::new(), Vec::new());
         stdout.mask(b"secret-", &mut first);
+        let mut stderr = stdout.for_another_stream();
         stderr.mask(b"token secret-", &mut second);
         stdout.mask(b"token", &mut first);
         stdout.finish(&mut first);

@@ -102,6 +102,18 @@ mod tests {
         assert_eq!(left_out.unwrap(), format!("{:04000}", 2000));
     }
 
+    /// What was looked at is remembered as well: its path is in the manifest.
+    #[test]
+    fn paths_that_were_looked_at_count() {
+        let mut pending = Pending::new(usize::MAX);
+        let mut looked_at = 0;
+        for number in 0..3000 {
+            pending.add(format!("{number:04000}").into());
+            looked_at += usize::from(pending.next().is_some());
+        }
+        assert_eq!(looked_at, 2000);
+    }
+
     proptest! {
         #[test]
         fn the_order_of_arrival_changes_nothing(

@@ -95,8 +95,9 @@ fn files_come_back_in_the_order_of_their_paths() {
         ("é", "last"),
     ]);
     fs::create_dir(folder.path().join("empty")).unwrap();
-    let program = folder.path().join("b");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o744)).unwrap();
+    for (path, mode) in [("b", 0o744), ("a-b", 0o655)] {
+        fs::set_permissions(folder.path().join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
     let arrived = collected(folder.path(), UNLIMITED);
     let expected = [
         ("a-b", "zero"),
@@ -181,6 +182,17 @@ fn collection(spool: &mut Cursor<Vec<u8>>) -> Collection<'_, Cursor<Vec<u8>>> {
     }
 }
 
+/// The kernel says 4096 of such a file, whatever is in it.
+#[test]
+fn what_is_shorter_than_it_says_is_left_out() {
+    let root = Folder::open(Path::new("/sys/kernel")).unwrap();
+    let mut spool = Cursor::new(Vec::new());
+    let mut collection = collection(&mut spool);
+    let finding = collection.visit(&root, b"uevent_seqnum").unwrap();
+    assert!(matches!(finding, Finding::Skipped(_)));
+    assert_eq!(spool.position(), 0);
+}
+
 /// Between the look at it and the opening, anything can come in a file's place.
 #[test]
 fn what_takes_a_files_place_is_neither_waited_for_nor_followed() {
@@ -251,10 +263,15 @@ impl<F> Seek for Meddler<F> {
 
 #[test]
 fn a_file_that_changes_while_it_is_read_is_left_out_whole() {
-    let changes: [fn(&Path); 3] = [
+    let changes: [fn(&Path); 4] = [
         |path| fs::write(path, "B".repeat(100_000)).unwrap(),
         |path| fs::write(path, "b".repeat(100_001)).unwrap(),
         |path| fs::write(path, "b".repeat(99_999)).unwrap(),
+        // For ever: faster than it is read.
+        |path| {
+            let mut file = File::options().append(true).open(path).unwrap();
+            file.write_all(&[b'b'; 100_000]).unwrap();
+        },
     ];
     for change in changes {
         let folder = folder(&[("a", "first"), ("b", &"b".repeat(100_000)), ("c", "last")]);
