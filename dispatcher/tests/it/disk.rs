@@ -127,8 +127,8 @@ async fn a_disk_that_has_failed_is_not_written_to_again() {
     let job = dispatcher.submit("x").await;
     let pod = runner.start(&job).await;
     let whole = log(&[b"one\n", b"two\n"]);
-    let (first, second) = whole.split_at(9);
-    assert_eq!(stored(runner.upload(&job, pod, 0, first).await).await, 9);
+    let (first, second) = whole.split_at(17);
+    assert_eq!(stored(runner.upload(&job, pod, 0, first).await).await, 17);
     let ready = async |dispatcher: &Dispatcher| {
         let asked = dispatcher.anonymous(Method::GET, "/readyz").send().await;
         let response = asked.unwrap();
@@ -139,18 +139,18 @@ async fn a_disk_that_has_failed_is_not_written_to_again() {
 
     // What the kernel does to a file system in which it finds damage.
     disk.remount("ro");
-    let refused = runner.upload(&job, pod, 9, second).await;
+    let refused = runner.upload(&job, pod, 17, second).await;
     problem(refused, ProblemCode::Unavailable).await;
     assert_eq!(
         ready(&dispatcher).await,
         (StatusCode::SERVICE_UNAVAILABLE, false)
     );
     disk.remount("rw");
-    let response = runner.upload(&job, pod, 9, second).await;
+    let response = runner.upload(&job, pod, 17, second).await;
     assert!(response.headers().contains_key("retry-after"));
     let refused = problem(response, ProblemCode::Unavailable).await;
     assert!(refused.detail.contains("restarted"), "{}", refused.detail);
-    assert_eq!(stored(runner.upload(&job, pod, 9, &[]).await).await, 9);
+    assert_eq!(stored(runner.upload(&job, pod, 17, &[]).await).await, 17);
     let path = format!("/v1/jobs/{}/output", job.id);
     let read = dispatcher.request(Method::GET, &path).send().await.unwrap();
     assert_eq!(read.bytes().await.unwrap(), first, "what is there is shown");
@@ -158,6 +158,6 @@ async fn a_disk_that_has_failed_is_not_written_to_again() {
     let dispatcher = dispatcher.restart(&arguments).await;
     let runner = runner.at(&dispatcher);
     assert_eq!(ready(&dispatcher).await, (StatusCode::OK, true));
-    let again = runner.upload(&job, pod, 9, second).await;
-    assert_eq!(stored(again).await, 18);
+    let again = runner.upload(&job, pod, 17, second).await;
+    assert_eq!(stored(again).await, 34);
 }

@@ -412,6 +412,15 @@ async fn an_archive_is_kept_for_as_long_as_a_job_that_has_it() {
     runner.complete(&jobs[0], first, &end).await;
     assert_eq!(blobs(&dispatcher), 2);
 
+    let over_for_a_second = async |dispatcher: &Dispatcher, job: &Job| {
+        let ended = dispatcher.job(job).await.times.ended.unwrap();
+        eventually("a second is over", async || {
+            let age = jiff::Timestamp::now().duration_since(ended);
+            (age > jiff::SignedDuration::from_millis(1100)).then_some(())
+        })
+        .await;
+    };
+    over_for_a_second(&dispatcher, &jobs[0]).await;
     let expiring = [&AWAY[..], &["--retention", "1s"]].concat();
     let dispatcher = dispatcher.restart(&expiring).await;
     eventually("the first job's output does not expire", async || {
@@ -426,12 +435,7 @@ async fn an_archive_is_kept_for_as_long_as_a_job_that_has_it() {
     let runner = runner.at(&dispatcher);
     let second = runner.start(&jobs[1]).await;
     runner.complete(&jobs[1], second, &exit(0, 0)).await;
-    let ended = dispatcher.job(&jobs[1]).await;
-    eventually("a second is over", async || {
-        let age = jiff::Timestamp::now().duration_since(ended.times.ended.unwrap());
-        (age > jiff::SignedDuration::from_millis(1100)).then_some(())
-    })
-    .await;
+    over_for_a_second(&dispatcher, &jobs[1]).await;
     let dispatcher = dispatcher.restart(&expiring).await;
     eventually("the archive is left", async || {
         (blobs(&dispatcher) == 0).then_some(())

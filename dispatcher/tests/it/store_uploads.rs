@@ -1,5 +1,6 @@
 //! One suite, two engines: uploads, and the jobs that use them.
 
+use invoke_dispatcher::blobs::job_prefix;
 use invoke_dispatcher::sealing::SealedSecrets;
 use invoke_dispatcher::store::job_output::Part;
 use invoke_dispatcher::store::jobs::{self, NewFiles, NewJob, StoredJob};
@@ -275,7 +276,7 @@ async fn what_was_asked_for_beside_the_command_is_read_back(database: Database) 
     assert_eq!(format!("{shown:#?}"), format!("{read:#?}"));
 }
 
-/// Kept while a job needs them and for a time after its end; a job that shares them keeps them longer.
+/// Kept for as long as everything of a job that has them; what two jobs share goes with the last of them.
 async fn idle_files_are_given_up_when_no_job_needs_them(database: Database) {
     let store = database.open().await;
     let cluster = cluster(&store, "edge-7").await;
@@ -293,13 +294,21 @@ async fn idle_files_are_given_up_when_no_job_needs_them(database: Database) {
     assert!(store.accept(&one, after(100)).await.unwrap());
     assert!(store.accept(&other, after(200)).await.unwrap());
     change(&store, one.id, cancel(), after(300)).await.unwrap();
+    assert!(store.expire_output(one.id, after(350)).await.unwrap());
     assert_eq!(give_up(after(9999)).await, 0, "the other job needs them");
     change(&store, other.id, cancel(), after(400))
         .await
         .unwrap();
+    assert_eq!(give_up(after(9999)).await, 0, "the other job is kept");
+    assert!(store.expire_output(other.id, after(500)).await.unwrap());
     assert_eq!(give_up(after(400)).await, 0, "used until now");
     assert_eq!(give_up(after(401)).await, 1);
-    assert_eq!(garbage(&store).await, [uploads::prefix(files.upload)]);
+    let given_up = [
+        job_prefix(one.id),
+        job_prefix(other.id),
+        uploads::prefix(files.upload),
+    ];
+    assert_eq!(garbage(&store).await, given_up);
     let over = found(&store, other.id).await;
     assert_eq!(
         (over.files, over.files_upload),
