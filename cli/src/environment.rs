@@ -18,23 +18,23 @@ use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use invoke_protocol::environment::{
+    self, InvalidEnvironment, MIN_MASKED_BYTES, RESERVED_PREFIX, SecretEnvironment,
+};
+
 mod env_file;
 
-/// Names that begin so are ours.
-const RESERVED: &str = "INVOKE_";
 /// The longest `NAME=VALUE`: Linux passes no single string of 128 KiB or more to a program
 /// (`MAX_ARG_STRLEN`, execve(2)).
 const MAX_BYTES: usize = 128 * 1024 - 1;
-/// What is shorter is found everywhere: masking it would destroy the output and hide nothing.
-const MIN_MASKED_BYTES: usize = 6;
 
-/// What a command gets. Not `Debug`: there are secrets in it.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// What a command gets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
-    /// Names and values, each name once, sorted.
-    pub variables: Vec<(String, String)>,
-    /// The same, to be masked in the output.
-    pub secrets: Vec<(String, String)>,
+    /// What everybody may see.
+    pub variables: environment::Environment,
+    /// What is masked in the output.
+    pub secrets: SecretEnvironment,
     /// What the person should know.
     pub notices: Vec<String>,
 }
@@ -63,7 +63,9 @@ pub enum Error {
         name: String,
     },
     /// A name of ours.
-    #[error("{origin}: {name} cannot be set: names that begin with {RESERVED} belong to invoke")]
+    #[error(
+        "{origin}: {name} cannot be set: names that begin with {RESERVED_PREFIX} belong to invoke"
+    )]
     Reserved {
         /// Who says so.
         origin: String,
@@ -121,6 +123,9 @@ pub enum Error {
         /// Who says that it is not.
         origin: String,
     },
+    /// Too much in all.
+    #[error(transparent)]
+    Invalid(#[from] InvalidEnvironment),
 }
 
 impl Error {
@@ -170,10 +175,11 @@ impl Environment {
             secrets.insert(name, value);
         }
         let variables = variables.into_iter();
+        let variables = variables.map(|(name, (value, _))| (name, value));
         Ok(Self {
-            variables: variables.map(|(name, (value, _))| (name, value)).collect(),
+            variables: variables.collect::<BTreeMap<_, _>>().try_into()?,
             notices: secrets.iter().filter_map(unmasked).collect(),
-            secrets: secrets.into_iter().collect(),
+            secrets: SecretEnvironment::new(secrets.try_into()?),
         })
     }
 }
@@ -262,7 +268,7 @@ fn check_name(name: &OsStr, origin: &str) -> Result<String, Error> {
         .is_some_and(|byte| !byte.is_ascii_digit());
     if !begins_well || !name.bytes().all(is_part) {
         Err(Error::Name { origin, name })
-    } else if name.starts_with(RESERVED) {
+    } else if name.starts_with(RESERVED_PREFIX) {
         Err(Error::Reserved { origin, name })
     } else {
         Ok(name)

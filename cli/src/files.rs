@@ -22,6 +22,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use invoke_protocol::files::{DEFAULT_FILES_BYTES, DEFAULT_FILES_ENTRIES};
 use jiff::Timestamp;
 
 mod argument;
@@ -54,8 +55,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            content_bytes: 1 << 30,
-            entries: 100_000,
+            content_bytes: DEFAULT_FILES_BYTES,
+            entries: DEFAULT_FILES_ENTRIES,
         }
     }
 }

@@ -23,7 +23,7 @@ fn gather(variables: &[&str], files: &[&Path], secrets: &[&str]) -> Result<Envir
 fn variables(variables: &[&str]) -> Result<Vec<(String, String)>, String> {
     let gathered = gather(variables, &[], &[]);
     gathered
-        .map(|environment| environment.variables)
+        .map(|environment| listed(environment.variables.variables()))
         .map_err(|failure| failure.message.unwrap())
 }
 
@@ -37,7 +37,7 @@ fn file(content: impl AsRef<[u8]>) -> tempfile::NamedTempFile {
 fn of_file(content: &[u8]) -> Result<Vec<(String, String)>, String> {
     let file = file(content);
     match gather(&[], &[file.path()], &[]) {
-        Ok(environment) => Ok(environment.variables),
+        Ok(environment) => Ok(listed(environment.variables.variables())),
         Err(failure) => {
             let name = file.path().to_str().unwrap();
             Err(failure.message.unwrap().replace(name, "FILE"))
@@ -47,6 +47,13 @@ fn of_file(content: &[u8]) -> Result<Vec<(String, String)>, String> {
 
 fn secrets(secrets: &[&str]) -> Result<Environment, Failure> {
     gather(&[], &[], secrets)
+}
+
+fn listed(variables: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let variables = variables.iter();
+    variables
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -96,7 +103,7 @@ fn the_later_value_counts_and_an_option_is_later_than_a_file() {
     let two = file("B=two\nB=three");
     let environment = gather(&["C=four", "C=five"], &[one.path(), two.path()], &[]);
     assert_eq!(
-        environment.ok().unwrap().variables,
+        listed(environment.unwrap().variables.variables()),
         pairs(&[("A", "one"), ("B", "three"), ("C", "five")])
     );
 }
@@ -187,11 +194,11 @@ fn a_secret_comes_from_here_or_from_a_file() {
         let option = format!("FILE=@{}", file.path().display());
         let environment = secrets(&["TOKEN", &option]).ok().unwrap();
         assert_eq!(
-            environment.secrets,
+            listed(environment.secrets.expose()),
             pairs(&[("FILE", expected), ("TOKEN", "very-secret")])
         );
         assert_eq!(environment.notices, Vec::<String>::new());
-        assert_eq!(environment.variables, vec![]);
+        assert!(environment.variables.is_empty());
     }
     assert!(secrets(&["MISSING"]).is_err());
     assert!(secrets(&["A=@/nowhere/secret"]).is_err());
@@ -267,4 +274,14 @@ fn a_value_that_no_program_can_be_given_is_refused() {
     };
     assert!(secret(format!("{}\r\n", "x".repeat(most))));
     assert!(!secret("x".repeat(most + 1)));
+}
+
+/// Each of them is short enough.
+#[test]
+fn too_much_in_all_is_refused() {
+    let value = |name: &str| format!("{name}={}", "x".repeat(MAX_BYTES / 2));
+    assert_eq!(
+        variables(&[&value("A"), &value("B")]).unwrap_err(),
+        "the variables come to 131076 bytes; at most 131072 (128 KiB) fit: put what is large into a file"
+    );
 }

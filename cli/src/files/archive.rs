@@ -11,11 +11,11 @@ use std::path::Path;
 use aws_lc_rs::digest::{Context, SHA256};
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
+use invoke_protocol::digest::Sha256;
 use tar::{EntryType, Header};
 
 use super::Error;
 use super::tree::{Kind, Node, Stamp, Tree};
-use crate::output::hex;
 
 /// 2000-01-01T00:00:00Z, for every entry. Not 0: what is packed again in the pod as a zip, a Python
 /// wheel for example, is refused with times before 1980.
@@ -32,8 +32,8 @@ const PIECE_BYTES: usize = 128 * 1024;
 pub struct Packed {
     /// The archive: a file without a name, at its beginning. It is gone when it is closed.
     pub file: File,
-    /// Of the archive, in hexadecimal.
-    pub sha256: String,
+    /// Of the archive.
+    pub sha256: Sha256,
     /// The archive's length.
     pub bytes: u64,
     /// The bytes of all regular files in it.
@@ -63,9 +63,11 @@ pub(super) fn pack(tree: &Tree, folder: &Path, progress: impl FnMut(u64)) -> Res
         bytes,
     } = tally;
     file.rewind().map_err(Error::Archive)?;
+    let mut sha256 = [0; 32];
+    sha256.copy_from_slice(digest.finish().as_ref());
     Ok(Packed {
         file,
-        sha256: hex(digest.finish().as_ref()),
+        sha256: Sha256::from_bytes(sha256),
         bytes,
         content_bytes,
         entries: tree.entries(),

@@ -8,6 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy as _;
+use invoke_protocol::digest::Sha256;
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::is_settled;
@@ -25,10 +26,10 @@ pub struct Cache {
 }
 
 /// An archive that was made before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
-    /// Of the archive, in hexadecimal.
-    pub sha256: String,
+    /// Of the archive.
+    pub sha256: Sha256,
     /// The archive's length.
     pub bytes: u64,
 }
@@ -67,7 +68,7 @@ impl Cache {
     pub fn find(&self, fingerprint: &Fingerprint) -> Option<Known> {
         let mut archives = read(self.file.as_deref()?).archives.into_iter();
         let found = archives.find(|entry| entry.fingerprint == *fingerprint)?;
-        Some(found.archive).filter(Known::makes_sense)
+        Some(found.archive)
     }
 
     /// Remembers the archive of a plan, unless a file of it was changed so shortly before that another
@@ -82,20 +83,13 @@ impl Cache {
             content.add(Entry {
                 fingerprint: plan.fingerprint(),
                 archive: Known {
-                    sha256: packed.sha256.clone(),
+                    sha256: packed.sha256,
                     bytes: packed.bytes,
                 },
             });
             // Of two programs that write at once, one is forgotten; neither is torn.
             let _ = write(file, &content);
         }
-    }
-}
-
-impl Known {
-    fn makes_sense(&self) -> bool {
-        let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        self.sha256.len() == 64 && self.sha256.bytes().all(is_digit)
     }
 }
 

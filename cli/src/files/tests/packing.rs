@@ -23,7 +23,8 @@ fn the_archive_is_what_it_says() {
     let mut bytes = Vec::new();
     packed.file.read_to_end(&mut bytes).unwrap();
     assert_eq!(packed.bytes, bytes.len() as u64);
-    assert_eq!(packed.sha256, hex(digest(&SHA256, &bytes).as_ref()));
+    let expected = hex(digest(&SHA256, &bytes).as_ref());
+    assert_eq!(packed.sha256.to_string(), expected);
     assert_eq!((packed.content_bytes, packed.entries), (7, 4));
     assert_eq!((plan.content_bytes(), plan.entries()), (7, 4));
     assert_eq!(told, [3, 6, 7]);

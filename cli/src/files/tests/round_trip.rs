@@ -120,7 +120,7 @@ proptest! {
             let packed = plan.pack(|_| {}).unwrap();
             let again = plan.pack(|_| {}).unwrap();
             assert_eq!(packed.sha256, again.sha256);
-            (packed.sha256.clone(), unpacked(&packed), plan)
+            (packed.sha256, unpacked(&packed), plan)
         });
         prop_assert_eq!(&archives[0].0, &archives[1].0, "made twice");
         let expected: Vec<_> = tree.clone().into_iter().collect();
