@@ -6,8 +6,10 @@ const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 #[must_use]
 pub fn size(bytes: u64) -> String {
     let power = bytes.checked_ilog2().unwrap_or(0) / 10;
-    if power == 0 {
-        return format!("{bytes} bytes");
+    match bytes {
+        1 => return "1 byte".to_owned(),
+        _ if power == 0 => return format!("{bytes} bytes"),
+        _ => {}
     }
     let unit = 1_u128 << (10 * power);
     let tenths = (u128::from(bytes) * 10 + unit / 2) / unit;
@@ -15,6 +17,15 @@ pub fn size(bytes: u64) -> String {
     match tenths % 10 {
         0 => format!("{} {name}", tenths / 10),
         decimal => format!("{}.{decimal} {name}", tenths / 10),
+    }
+}
+
+/// The same, and behind it every byte where it was rounded: `1.3 GiB (1,395,864,371 bytes)`.
+#[must_use]
+pub fn exact_size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => size(bytes),
+        _ => format!("{} ({} bytes)", size(bytes), count(bytes)),
     }
 }
 
@@ -40,6 +51,7 @@ mod tests {
     fn a_size_is_short() {
         for (bytes, expected) in [
             (0, "0 bytes"),
+            (1, "1 byte"),
             (1023, "1023 bytes"),
             (1024, "1 KiB"),
             (1_395_864_371, "1.3 GiB"),
@@ -49,6 +61,12 @@ mod tests {
         ] {
             assert_eq!(size(bytes), expected);
         }
+    }
+
+    #[test]
+    fn an_exact_size_has_every_byte() {
+        assert_eq!(exact_size(1023), "1023 bytes");
+        assert_eq!(exact_size((1 << 30) + 1), "1 GiB (1,073,741,825 bytes)");
     }
 
     #[test]

@@ -22,8 +22,13 @@ Examples:
   invoke \"kubectl get pods -A\"               a shell line
   invoke -- kubectl get nodes -o wide        a program and its arguments, no shell between
   invoke -c edge-7 --profile deploy \"helm list -A\"
+  invoke --profile deploy -f values.yaml -f charts/ \\
+    \"helm upgrade --install web charts/web -f values.yaml\"
+  kubectl get cm x -o yaml | invoke -f - \"kubectl apply -f -\"
   invoke -o json \"kubectl version\"           one JSON document: state, exit_code, stdout, stderr
   invoke --no-wait \"./long-job.sh\"           the job's id; `invoke logs -f ID` follows it";
+
+const GIVEN: &str = "What the command gets";
 
 const SETTINGS: &str = "\
 Settings:
@@ -112,6 +117,43 @@ pub struct RunArgs {
     /// Print the job's id and leave
     #[arg(long)]
     pub no_wait: bool,
+
+    /// Attach a file or folder, which the command finds in its folder
+    ///
+    /// It keeps its path; ../x and /etc/x are sent as x, PATH:DEST as DEST. Of a folder everything is sent,
+    /// also hidden files, empty folders and links that stay inside, but for .git and what .invokeignore
+    /// files name (in gitignore's syntax). At most 1 GiB and 100,000 files, folders and links a job, unless
+    /// the dispatcher's operator says otherwise. What was uploaded before is not uploaded again. -f - is --stdin.
+    #[arg(
+        short = 'f',
+        long = "file",
+        value_name = "PATH[:DEST]",
+        help_heading = GIVEN
+    )]
+    pub files: Vec<OsString>,
+
+    /// Let the command read this program's stdin, as it comes; also: -f -
+    ///
+    /// Without, the command reads nothing.
+    #[arg(long, help_heading = GIVEN)]
+    pub stdin: bool,
+
+    /// Set a variable of the command [default value: the one it has here]
+    ///
+    /// Whoever may read the job may read it. All variables come to at most 128 KiB.
+    #[arg(long = "env", value_name = "NAME[=VALUE]", help_heading = GIVEN)]
+    pub variables: Vec<OsString>,
+
+    /// Set variables from a file with a NAME=VALUE or NAME on each line
+    #[arg(long = "env-file", value_name = "FILE", help_heading = GIVEN)]
+    pub variable_files: Vec<std::path::PathBuf>,
+
+    /// Set a variable that nobody sees, and that is masked in the output
+    ///
+    /// Its value is the one it has here, or a file's content without the newline at its end. There is no
+    /// NAME=VALUE: other users can read command lines. A value of less than 6 bytes is not masked.
+    #[arg(long = "secret", value_name = "NAME[=@FILE]", help_heading = GIVEN)]
+    pub secrets: Vec<OsString>,
 }
 
 /// What to do about a cluster whose runner does not speak.
@@ -373,6 +415,11 @@ impl Args {
             ("--run-timeout", run.run_timeout.is_some()),
             ("--if-offline", run.if_offline == Offline::Fail),
             ("--no-wait", run.no_wait),
+            ("--file", !run.files.is_empty()),
+            ("--stdin", run.stdin),
+            ("--env", !run.variables.is_empty()),
+            ("--env-file", !run.variable_files.is_empty()),
+            ("--secret", !run.secrets.is_empty()),
         ];
         match options
             .into_iter()

@@ -6,6 +6,7 @@ use crate::args::{Args, Format, PrintingArgs, Verb};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::input::Input;
 use crate::output::Output;
 use crate::printer::Printer;
 use crate::settings::{Places, Settings};
@@ -32,6 +33,8 @@ pub struct Session<'a> {
     pub raw: bool,
     /// Where to print them.
     pub printer: &'a Printer,
+    /// What to read.
+    pub input: Input,
     /// When the program was started, by this machine's clock.
     pub now: Timestamp,
 }
@@ -82,6 +85,7 @@ pub async fn dispatch(
         format,
         raw,
         printer,
+        input: Input::default(),
         now,
     };
     match task {

@@ -39,6 +39,10 @@ impl Exit {
     /// is what a shell says of every other program in that place. The job goes on.
     pub const READER_GONE: Self = Self(141);
 
+    /// Ctrl-C or SIGTERM before anything was submitted: 128 and SIGINT's number, which is what a shell says
+    /// of every program in that place.
+    pub const INTERRUPTED: Self = Self(130);
+
     /// What a job that is over makes us exit with.
     ///
     /// A job that is not over, and an end that lacks its code, is [`Exit::INTERNAL`]: without an exit
@@ -82,6 +86,7 @@ Exit codes:
   247  lost: the command was permitted to start, and nobody knows how it ended
   248  detached, or not over yet: the job goes on without us
   249  internal: an answer that makes no sense
+  130  interrupted while files were packed or uploaded: nothing was submitted
   141  whoever read our output has gone, as in `invoke … | head -1`; the job goes on
   A command may exit with any of these itself: `-o json` tells them apart.";
 

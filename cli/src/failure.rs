@@ -5,7 +5,8 @@ use invoke_protocol::problem::{Problem, ProblemCode};
 
 use crate::exit::Exit;
 use crate::{
-    client, command_line, environment, files, follow, output, printer, settings, submission,
+    client, command_line, environment, files, follow, output, printer, settings, stdin, submission,
+    upload,
 };
 
 /// The end of the program, with its words.
@@ -85,6 +86,20 @@ impl From<files::Error> for Failure {
     }
 }
 
+impl From<upload::Error> for Failure {
+    fn from(error: upload::Error) -> Self {
+        match error {
+            upload::Error::Files(source) => source.into(),
+            upload::Error::Client(source) => source.into(),
+            damaged @ upload::Error::Damaged(_) => Self::new(Exit::INTERNAL, chain(&damaged))
+                .with_hint("run it again: they are packed and uploaded anew"),
+            upload::Error::Archive(_) | upload::Error::Task(_) => {
+                Self::new(Exit::INTERNAL, chain(&error))
+            }
+        }
+    }
+}
+
 impl From<settings::Error> for Failure {
     fn from(error: settings::Error) -> Self {
         let exit = match error {
@@ -147,6 +162,19 @@ impl From<follow::Error> for Failure {
                 )
                 .with_hint(format!("`invoke logs -f {job}` follows it again"))
             }
+        }
+    }
+}
+
+impl From<stdin::Error> for Failure {
+    fn from(error: stdin::Error) -> Self {
+        let message = chain(&error);
+        match error {
+            stdin::Error::Read(_) => Self::new(Exit::INTERNAL, message),
+            stdin::Error::Send(source) => Self {
+                message: Some(message),
+                ..source.into()
+            },
         }
     }
 }

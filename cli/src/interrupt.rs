@@ -9,10 +9,10 @@ use std::pin::pin;
 use invoke_protocol::id::JobId;
 use invoke_protocol::job::CancelRequest;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
 
 use crate::client::Client;
 use crate::failure::chain;
+use crate::input::Input;
 use crate::printer::Printer;
 
 const QUESTION: &str = "detach (d), cancel the job (c) or go on (Enter)?";
@@ -20,6 +20,7 @@ const QUESTION: &str = "detach (d), cancel the job (c) or go on (Enter)?";
 /// The signals that ask this program to end.
 pub struct Interrupts<'a> {
     printer: &'a Printer,
+    input: Input,
     interrupt: Signal,
     terminate: Signal,
     /// One that came when it could not yet be answered.
@@ -52,13 +53,28 @@ impl<'a> Interrupts<'a> {
     ///
     /// # Errors
     /// The system's, if it does not let them be caught.
-    pub fn catch(printer: &'a Printer) -> io::Result<Self> {
+    pub fn catch(printer: &'a Printer, input: Input) -> io::Result<Self> {
         Ok(Self {
             printer,
+            input,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             pending: None,
         })
+    }
+
+    /// Does work that leaves nothing behind when it is given up: the first signal ends it.
+    ///
+    /// # Errors
+    /// [`Left`] if the work was not done.
+    pub async fn preparing<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Left> {
+        if self.pending.is_some() {
+            return Err(Left);
+        }
+        tokio::select! {
+            done = work => Ok(done),
+            _ = self.next() => Err(Left),
+        }
     }
 
     /// Does work that is better finished: the submission, after which it is known whether there is a
@@ -123,8 +139,9 @@ impl<'a> Interrupts<'a> {
             return Decision::Detach;
         }
         self.printer.ask(QUESTION);
+        let input = self.input.clone();
         let answer = tokio::select! {
-            answer = typed_line() => answer,
+            answer = input.answer() => answer,
             kind = self.next() => {
                 self.printer.show("\n");
                 return if kind == Kind::Interrupt { Decision::Cancel } else { Decision::Detach };
@@ -161,18 +178,6 @@ fn understand(answer: Option<&str>) -> Decision {
         Some("c" | "cancel") => Decision::Cancel,
         Some(_) => Decision::GoOn,
     }
-}
-
-/// A line that the person types; `None` at the end of their input.
-async fn typed_line() -> Option<String> {
-    let (sender, receiver) = oneshot::channel();
-    // A thread of its own, because reading cannot be given up: the runtime would wait for it.
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = io::stdin().read_line(&mut line);
-        let _ = sender.send(read.ok().filter(|bytes| *bytes > 0).map(|_| line));
-    });
-    receiver.await.ok().flatten()
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! `invoke`: runs a command inside a private Kubernetes cluster and behaves as if it ran here.
 //!
 //! The modules are listed in the order of a run: the command line is read ([`args`], [`command_line`]), the
-//! command's [`environment`] and its [`files`] are gathered, [`settings`] say whom to ask, a subcommand
-//! ([`commands`]) makes calls ([`client`]), a job is submitted ([`submission`]) and followed ([`follow`])
-//! while [`interrupt`]s are caught and [`notices`] given; its [`output`] is printed, through [`terminal`] if
-//! that is one, and verified, and its [`verdict`] becomes the [`exit`] code.
+//! [`environment`] of the command is gathered, [`settings`] say whom to ask, a subcommand ([`commands`])
+//! makes calls ([`client`]), the command's [`files`] are brought to the dispatcher ([`upload`]), a job is
+//! submitted ([`submission`]) and followed ([`follow`]) while it is sent its [`stdin`], [`interrupt`]s are
+//! caught and [`notices`] given; its [`output`] is printed, through [`terminal`] if that is one, and
+//! verified, and its [`verdict`] becomes the [`exit`] code.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -12,13 +13,17 @@ use std::process::ExitCode;
 pub mod args;
 pub mod command_line;
 pub mod environment;
-pub mod files;
 pub mod settings;
 pub mod commands;
 pub mod client;
 pub mod patience;
+pub mod files;
+pub mod upload;
+pub mod progress;
 pub mod submission;
+pub mod input;
 pub mod interrupt;
+pub mod stdin;
 pub mod follow;
 pub mod notices;
 pub mod view;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use invoke_protocol::job::{Job, JobSpec};
+use invoke_protocol::problem::ProblemCode;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -20,6 +21,17 @@ pub enum Error {
     /// There may be one: a request was sent and its answer never came.
     #[error("it is not known whether the job was accepted")]
     Unknown(#[source] client::Error),
+}
+
+impl Error {
+    /// Whether the files of the job, which were there, are not any more.
+    #[must_use]
+    pub fn lacks_files(&self) -> bool {
+        match self {
+            Self::NotAccepted(error) => error.code() == Some(ProblemCode::FilesMissing),
+            Self::Unknown(_) => false,
+        }
+    }
 }
 
 /// Submits a job, again and again with the same key while the dispatcher cannot be reached, so that

@@ -78,6 +78,15 @@ impl Error {
         }
     }
 
+    /// Which problem the dispatcher named, if it said no.
+    #[must_use]
+    pub const fn code(&self) -> Option<ProblemCode> {
+        match self {
+            Self::Refused { problem, .. } => Some(problem.code),
+            _ => None,
+        }
+    }
+
     /// Whether nothing came back, whatever the cause.
     #[must_use]
     pub const fn is_unreachable(&self) -> bool {

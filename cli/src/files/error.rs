@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::amount::{count, size};
+use crate::amount::{count, exact_size, size};
 
 /// What is wrong with what `-f` names. The person corrects it; nothing was sent.
 #[derive(Debug, thiserror::Error)]
@@ -97,10 +97,9 @@ pub enum Error {
     },
     /// Over the limit on bytes.
     #[error(
-        "the files come to {} ({} bytes); this dispatcher takes at most {}",
-        size(*bytes),
-        count(*bytes),
-        size(*at_most)
+        "the files come to {}; this dispatcher takes at most {}",
+        exact_size(*bytes),
+        exact_size(*at_most)
     )]
     TooLarge {
         /// How much it is.

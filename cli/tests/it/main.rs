@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test does not expect ends it")]
 
 mod stub;
+mod intake;
 mod front;
 mod fixtures;
 mod program;
@@ -12,6 +13,9 @@ mod usage;
 mod settings;
 mod connection;
 mod run;
+mod upload;
+mod environment;
+mod stdin;
 mod follow;
 mod ends;
 mod interrupt;

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
+use crate::intake::Intake;
 use crate::program::Certificates;
 
 /// A scripted dispatcher; it ends with the test.
@@ -32,6 +33,7 @@ pub(crate) struct Stub {
 struct Script {
     answers: HashMap<String, VecDeque<Answer>>,
     log: Vec<u8>,
+    intake: Intake,
     seen: Vec<Seen>,
 }
 
@@ -49,6 +51,20 @@ impl Seen {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// What the query says.
+    pub(crate) fn asked(&self, name: &str) -> Option<&str> {
+        let mut pairs = self
+            .query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='));
+        pairs.find_map(|(key, value)| (key == name).then_some(value))
+    }
+
+    /// A number that the query says.
+    pub(crate) fn number(&self, name: &str) -> usize {
+        self.asked(name).unwrap().parse().unwrap()
     }
 }
 
@@ -70,6 +86,10 @@ enum Content {
     Log,
     /// The bytes that `Range` asks for; so many at most, and then the connection breaks.
     Range(Bytes, usize),
+    /// What is there of what was sent, with this.
+    Intake,
+    /// The same, but nobody hears of it.
+    LostIntake,
 }
 
 /// A piece of an answer that comes bit by bit.
@@ -124,6 +144,16 @@ impl Answer {
         Self::new(206, "application/octet-stream", content)
     }
 
+    /// What was sent is taken up.
+    pub(crate) fn intake() -> Self {
+        Self::new(200, "application/json", Content::Intake)
+    }
+
+    /// What was sent is taken up, and then the connection breaks.
+    pub(crate) fn lost_intake() -> Self {
+        Self::new(200, "application/json", Content::LostIntake)
+    }
+
     /// The connection breaks instead of an answer, after the request has arrived.
     pub(crate) fn cut() -> Self {
         Self::pieces(200, vec![Piece::Cut])
@@ -172,14 +202,9 @@ impl Answer {
                 Body::from_stream(stream(pieces))
             }
             Content::Log => {
-                let asked = |name: &str| -> Option<usize> {
-                    let mut pairs = seen.query.split('&');
-                    let value = pairs.find_map(|pair| pair.strip_prefix(name))?;
-                    Some(value.parse().unwrap())
-                };
-                let from = match asked("last_bytes=") {
-                    Some(last) => last_frames(log, last),
-                    None => asked("from=").unwrap_or(0),
+                let from = match seen.asked("last_bytes") {
+                    Some(last) => last_frames(log, last.parse().unwrap()),
+                    None => seen.asked("from").map_or(0, |from| from.parse().unwrap()),
                 };
                 let piece = first_frames(&log[from..]);
                 response = response
@@ -199,6 +224,8 @@ impl Answer {
                 }
                 Body::from_stream(stream(pieces))
             }
+            Content::LostIntake => Body::from_stream(stream(vec![Piece::Cut])),
+            Content::Intake => unreachable!("replaced by what the intake answers"),
         };
         response.body(body).unwrap()
     }
@@ -303,9 +330,17 @@ impl Stub {
         script
             .seen
             .iter()
-            .filter(|seen| seen.route == route)
+            .filter(|seen| match route.strip_suffix('*') {
+                Some(beginning) => seen.route.starts_with(beginning),
+                None => seen.route == route,
+            })
             .cloned()
             .collect()
+    }
+
+    /// Looks at what was taken up so far.
+    pub(crate) fn intake<T>(&self, look: impl FnOnce(&Intake) -> T) -> T {
+        look(&self.script.lock().unwrap().intake)
     }
 }
 
@@ -320,14 +355,28 @@ async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> R
     };
     let mut script = script.lock().unwrap();
     script.seen.push(seen.clone());
-    let answer = match script.answers.get_mut(&seen.route) {
+    let key = match seen.route.split_once("/v1/files/") {
+        // Whoever scripts the answers does not know the digest yet.
+        Some((method, _)) => format!("{method}/v1/files/*"),
+        None => seen.route.clone(),
+    };
+    let answer = match script.answers.get_mut(&key) {
         Some(answers) if answers.len() > 1 => answers.pop_front(),
         Some(answers) => answers.front().cloned(),
         None => None,
     };
     let detail = || format!("no answer for {}", seen.route);
     let missing = || Answer::problem(ProblemCode::NoSuchRoute, &detail());
-    answer.unwrap_or_else(missing).respond(&seen, &script.log)
+    let answer = answer.unwrap_or_else(missing);
+    let answer = match answer.content {
+        Content::Intake => script.intake.answer(&seen),
+        Content::LostIntake => {
+            script.intake.answer(&seen);
+            answer
+        }
+        _ => answer,
+    };
+    answer.respond(&seen, &script.log)
 }
 
 struct TlsListener {

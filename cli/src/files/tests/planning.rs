@@ -362,7 +362,7 @@ fn too_much_says_how_much_and_of_what() {
     let failure: Failure = here.plan_within(&limits, &["."]).unwrap_err().into();
     assert_eq!(
         failure.message.unwrap(),
-        "the files come to 9 MiB (9,437,185 bytes); this dispatcher takes at most 9 MiB"
+        "the files come to 9 MiB (9,437,185 bytes); this dispatcher takes at most 9 MiB (9,437,184 bytes)"
     );
     assert_eq!(
         failure.hint.unwrap(),
