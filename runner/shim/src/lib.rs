@@ -2,13 +2,17 @@
 //! once, and does not leave before every byte of output and the way it ended are acknowledged.
 //!
 //! ```text
-//!  door ──assignment──▶ marker ──▶ command ──two pipes──▶ recorder ──▶ spool ──▶ uploader ──▶ door
-//!                                    │  ▲                                            │
-//!                        SIGCHLD ────┘  └── SIGTERM, SIGKILL ◀── course ◀── orders, signals, time
+//!  door ──assignment──▶ marker ──▶ files ──▶ command ──pipes──▶ mask ──▶ recorder ──▶ spool ──▶ uploader ──▶ door
+//!                                             │ ▲ ▲                                                │
+//!                                             │ │ └── stdin ◀── door                               │
+//!                                 SIGCHLD ────┘ └── SIGTERM, SIGKILL ◀── course ◀── orders, signals, time
+//!
+//!  when that is over:  artifacts ──▶ delivery ──▶ uploader ──▶ door
 //! ```
 //!
-//! One thread does all of it. The command runs as the same user, so nothing here is a secret from
-//! it; what it must not be able to do is run twice, lose output, or outlive its pod's job.
+//! One thread does all of it, but for what takes long on files: that is done aside. The command runs as
+//! the same user, so nothing here is a secret from it; what it must not be able to do is run twice, lose
+//! output, or outlive its pod's job.
 
 pub mod config;
 pub mod log;

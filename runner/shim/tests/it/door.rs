@@ -88,6 +88,11 @@ pub(crate) struct Script {
     pub(crate) artifacts_hang: bool,
     pub(crate) artifacts_gone: bool,
     pub(crate) log: Vec<u8>,
+    /// Count what is uploaded, output and artifacts, instead of keeping it.
+    pub(crate) forgets: bool,
+    /// What was counted of the output log, and of artifacts.
+    pub(crate) forgotten: usize,
+    pub(crate) artifacts_forgotten: usize,
     pub(crate) uploads: usize,
     pub(crate) exits: Vec<ExitRecord>,
 }
@@ -274,20 +279,23 @@ async fn output(
             script.failing_uploads -= 1;
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         }
-        let stored = script.log.len();
+        let stored = script.forgotten + script.log.len();
         if query.from <= stored {
             let new = body.get(stored - query.from..).unwrap_or_default();
             let cut = script
                 .cuts
                 .pop()
                 .map_or(new.len(), |limit| whole_frames(new, limit));
-            script.log.extend_from_slice(&new[..cut]);
+            match script.forgets {
+                true => script.forgotten += cut,
+                false => script.log.extend_from_slice(&new[..cut]),
+            }
             if cut < new.len() {
                 return StatusCode::SERVICE_UNAVAILABLE.into_response();
             }
         }
         let ack = OutputAck {
-            log_bytes: script.log.len() as u64,
+            log_bytes: (script.forgotten + script.log.len()) as u64,
         };
         Json(ack).into_response()
     })
@@ -358,7 +366,8 @@ fn promised(
     (length, Body::from_stream(body)).into_response()
 }
 
-const STDIN_PIECE_BYTES: usize = 300_000;
+/// More than the shim takes at once.
+const STDIN_PIECE_BYTES: usize = 4 << 20;
 
 async fn stdin(
     State(shared): State<Shared>,
@@ -415,7 +424,7 @@ async fn artifacts(
         if script.artifacts_full {
             return StatusCode::INSUFFICIENT_STORAGE.into_response();
         }
-        let stored = script.artifacts.len();
+        let stored = script.artifacts_forgotten + script.artifacts.len();
         let new = stored
             .checked_sub(query.from)
             .and_then(|known| body.get(known..));
@@ -425,11 +434,14 @@ async fn artifacts(
             .pop()
             .unwrap_or(new.len())
             .min(new.len());
-        script.artifacts.extend_from_slice(&new[..taken]);
+        match script.forgets {
+            true => script.artifacts_forgotten += taken,
+            false => script.artifacts.extend_from_slice(&new[..taken]),
+        }
         if taken < new.len() {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         }
-        let bytes = script.artifacts.len() as u64;
+        let bytes = (script.artifacts_forgotten + script.artifacts.len()) as u64;
         Json(ArtifactsAck { bytes }).into_response()
     })
 }

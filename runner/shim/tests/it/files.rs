@@ -17,7 +17,11 @@ use crate::pod::{Pod, shell};
 
 /// Entries of one archive, in the form that `invoke` packs.
 fn packed(entries: &[(&str, u32, &[u8])]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    compressed(entries, Compression::fast())
+}
+
+pub(crate) fn compressed(entries: &[(&str, u32, &[u8])], level: Compression) -> Vec<u8> {
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), level));
     for (path, mode, content) in entries {
         let mut header = Header::new_gnu();
         header.set_entry_type(match path.ends_with('/') {
@@ -34,7 +38,7 @@ fn packed(entries: &[(&str, u32, &[u8])]) -> Vec<u8> {
     tar.into_inner().unwrap().finish().unwrap()
 }
 
-fn stated(archive: &[u8], entries: u64, content_bytes: u64) -> Files {
+pub(crate) fn stated(archive: &[u8], entries: u64, content_bytes: u64) -> Files {
     let digest = digest(&SHA256, archive);
     Files {
         sha256: Sha256::from_bytes(digest.as_ref().try_into().unwrap()),
@@ -45,7 +49,7 @@ fn stated(archive: &[u8], entries: u64, content_bytes: u64) -> Files {
 }
 
 /// A door that hands out a shell line with an archive.
-fn attached(line: &str, archive: Vec<u8>, files: Files) -> Script {
+pub(crate) fn attached(line: &str, archive: Vec<u8>, files: Files) -> Script {
     let script = shell(line);
     Script {
         assignment: script.assignment.map(|it| Assignment {

@@ -17,3 +17,4 @@ mod stops;
 mod drain;
 mod farewell;
 mod artifacts;
+mod cost;

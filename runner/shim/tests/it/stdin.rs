@@ -9,7 +9,7 @@ use crate::door::{Door, Script};
 use crate::pod::{Pod, shell};
 
 /// A door that hands out a shell line with something to read.
-fn reading(line: &str, stdin: &[u8], stdin_ended: bool) -> Script {
+pub(crate) fn reading(line: &str, stdin: &[u8], stdin_ended: bool) -> Script {
     let script = shell(line);
     Script {
         assignment: script.assignment.map(|it| Assignment { stdin: true, ..it }),
