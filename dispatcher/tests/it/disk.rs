@@ -1,16 +1,18 @@
-//! Output on a disk that is full, and on one that has failed. The disk is a file system of the test's own,
+//! Output and files on a disk that is full, and on one that has failed. The disk is a file system of the test's own,
 //! so these tests need root.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use invoke_dispatcher::signing::sha256;
+use invoke_protocol::api::UploadedFiles;
 use invoke_protocol::problem::ProblemCode;
 use invoke_protocol::runner::OutputAck;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::bed::{Dispatcher, expect, problem};
+use crate::bed::{AWAY, Dispatcher, expect, problem};
 use crate::runner::log;
 
 /// A file system of one megabyte, in memory.
@@ -70,13 +72,6 @@ fn system(command: &mut Command) {
     );
 }
 
-const AWAY: [&str; 4] = [
-    "--amqp-url",
-    "amqp://127.0.0.1:1/%2f",
-    "--amqp-management-url",
-    "http://127.0.0.1:1",
-];
-
 async fn stored(response: Response) -> u64 {
     expect::<OutputAck>(response, StatusCode::OK)
         .await
@@ -114,6 +109,38 @@ async fn output_that_finds_no_room_is_not_acknowledged() {
     let path = format!("/v1/jobs/{}/output", job.id);
     let read = dispatcher.request(Method::GET, &path).send().await.unwrap();
     assert!(read.bytes().await.unwrap() == whole, "as it was written");
+}
+
+/// The same of an archive: its upload goes on where it ended when there was no more room.
+#[tokio::test]
+async fn an_archive_that_finds_no_room_is_not_acknowledged() {
+    let disk = Disk::mount();
+    let url = disk.url();
+    let arguments = [AWAY.as_slice(), &["--blob-url", &url]].concat();
+    let dispatcher = Dispatcher::start_with(&arguments).await;
+    let whole = [7_u8; 200_000];
+    let name = sha256(&whole)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    let put = async |from: usize, end: usize| {
+        let path = format!("/v1/files/{name}?from={from}&bytes={}", whole.len());
+        let request = dispatcher.request(Method::PUT, &path);
+        let request = request.body(whole[from..end].to_vec());
+        request.send().await.unwrap()
+    };
+    let state = async |response| {
+        let answer: UploadedFiles = expect(response, StatusCode::OK).await;
+        (answer.stored_bytes, answer.complete)
+    };
+    assert_eq!(state(put(0, 100_000).await).await, (100_000, false));
+    let filler = disk.fill();
+    let response = put(100_000, 200_000).await;
+    assert_eq!(response.headers()["retry-after"], "10");
+    problem(response, ProblemCode::StorageFull).await;
+    assert_eq!(state(put(0, 0).await).await, (100_000, false));
+    std::fs::remove_file(filler).unwrap();
+    assert_eq!(state(put(100_000, 200_000).await).await, (200_000, true));
 }
 
 /// Once a disk has failed, no later success on it is believed, until a person has seen to it.
