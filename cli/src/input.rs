@@ -67,16 +67,17 @@ impl Input {
         }
     }
 
-    /// The next line that a person types; `None` at the end of their input. It is no part of any piece. What
-    /// they typed before is.
-    pub async fn answer(&self) -> Option<String> {
+    /// The next line that a person types after this call; `None` at the end of their input. It is no part of
+    /// any piece. What they typed before is. Call it before they see the question: who types fast answers it
+    /// all the same.
+    pub fn answer(&self) -> impl Future<Output = Option<String>> + use<> {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.0.lock();
             state.question = Some(sender);
             self.0.want(&mut state);
         }
-        receiver.await.ok().flatten()
+        async { receiver.await.ok().flatten() }
     }
 }
 

@@ -138,10 +138,10 @@ impl<'a> Interrupts<'a> {
         if kind == Kind::Terminate || cancel_requested || !self.printer.can_ask() {
             return Decision::Detach;
         }
+        let answer = self.input.answer();
         self.printer.ask(QUESTION);
-        let input = self.input.clone();
         let answer = tokio::select! {
-            answer = input.answer() => answer,
+            answer = answer => answer,
             kind = self.next() => {
                 self.printer.show("\n");
                 return if kind == Kind::Interrupt { Decision::Cancel } else { Decision::Detach };

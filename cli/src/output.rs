@@ -198,10 +198,10 @@ impl<'a> Output<'a> {
                 write_now(stream, shown).await?;
             }
             (Destination::Memory { stdout, .. }, Stream::Stdout) => {
-                stdout.extend_from_slice(wanted)
+                stdout.extend_from_slice(wanted);
             }
             (Destination::Memory { stderr, .. }, Stream::Stderr) => {
-                stderr.extend_from_slice(wanted)
+                stderr.extend_from_slice(wanted);
             }
         }
         match stream {
