@@ -74,7 +74,7 @@ fn the_last_lines_are_found_from_the_end() {
     let (mut printed, mut text) = (Printed::nothing(), String::new());
     for number in 0..4000 {
         text.clear();
-        write!(text, "{number:0200}\n").unwrap();
+        writeln!(text, "{number:0200}").unwrap();
         let (begin, end) = text.split_at(100);
         printed = printed.out(begin).out(end);
     }
