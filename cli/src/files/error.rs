@@ -65,6 +65,18 @@ pub enum Error {
         /// What it points to.
         target: PathBuf,
     },
+    /// A symbolic link that the pod does not take.
+    #[error(
+        "{} is a symbolic link to {}, which goes down and up again on its way",
+        path.display(),
+        target.display()
+    )]
+    Winding {
+        /// The link.
+        path: PathBuf,
+        /// What it points to.
+        target: PathBuf,
+    },
     /// Two files for one path.
     #[error(
         "{} and {} would both be {} in the work folder",
@@ -173,6 +185,9 @@ impl Error {
             Self::LeadsOut { .. } => "attach the folder that holds both, put a copy in the link's \
                                       place, or name the link in .invokeignore"
                 .to_owned(),
+            Self::Winding { .. } => {
+                "point it straight to what it leads to, or name it in .invokeignore".to_owned()
+            }
             Self::TwoFiles { .. } | Self::FileAndFolder { .. } => {
                 "rename one of them with -f SRC:DEST".to_owned()
             }

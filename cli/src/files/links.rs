@@ -1,4 +1,4 @@
-//! Symbolic links stay inside of what they came with.
+//! Symbolic links stay inside of what they came with, and go straight to where they lead.
 //!
 //! They are followed through the finished tree, which is what they will be followed through in the pod:
 //! `b -> a/../x` may be harmless until `a` is a link itself.
@@ -11,22 +11,38 @@ use super::tree::{Kind, Tree};
 /// Linux follows no more in one path (`path_resolution(7)`), so a chain that is longer leads nowhere.
 const MAX_LINKS: usize = 40;
 
-/// Finds the first link that leads out of its argument.
+/// Finds the first link that leads out of its argument, or that the pod would not take: there, each link is
+/// judged by its own text, and `..` after a name may go up from wherever that name leads.
 ///
 /// # Errors
-/// [`Error::LeadsOut`].
+/// [`Error::LeadsOut`], [`Error::Winding`].
 pub(super) fn check(tree: &Tree) -> Result<(), Error> {
     for (path, node) in tree.iter() {
-        if let Kind::Link { target, top } = &node.kind
-            && leads_out(tree, path, target, top)
-        {
+        let Kind::Link { target, top } = &node.kind else {
+            continue;
+        };
+        let (source, target) = (node.source.clone(), target.clone());
+        if leads_out(tree, path, &target, top) {
             return Err(Error::LeadsOut {
-                path: node.source.clone(),
-                target: target.clone(),
+                path: source,
+                target,
+            });
+        }
+        if is_winding(&target) {
+            return Err(Error::Winding {
+                path: source,
+                target,
             });
         }
     }
     Ok(())
+}
+
+/// Whether a path goes down and up again.
+fn is_winding(target: &Path) -> bool {
+    let mut steps = target.components();
+    steps.any(|step| matches!(step, Component::Normal(_)))
+        && steps.any(|step| step == Component::ParentDir)
 }
 
 fn leads_out(tree: &Tree, path: &Path, target: &Path, top: &Path) -> bool {
@@ -79,6 +95,7 @@ mod tests {
         match check(&tree) {
             Ok(()) => None,
             Err(Error::LeadsOut { path, .. }) => Some(path.to_str().unwrap().to_owned()),
+            Err(Error::Winding { .. }) => None,
             Err(other) => panic!("{other}"),
         }
     }
@@ -89,6 +106,22 @@ mod tests {
             assert_eq!(leaving(&[("link", target)]), None, "{target}");
         }
         assert_eq!(leaving(&[("a/b/link", "../../x")]), None);
+    }
+
+    /// As the unpacker in the pod judges them.
+    #[test]
+    fn a_link_goes_straight_to_where_it_leads() {
+        for (target, winding) in [
+            ("x/y", false),
+            ("../x/y", false),
+            ("../..", false),
+            ("./x", false),
+            ("a/../x", true),
+            ("../a/../x", true),
+            ("a/..", true),
+        ] {
+            assert_eq!(is_winding(Path::new(target)), winding, "{target}");
+        }
     }
 
     #[test]
