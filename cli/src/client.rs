@@ -130,7 +130,10 @@ impl Client {
     pub async fn events(&self, id: JobId, from: u64) -> Result<Option<EventStream>, Error> {
         let request = self
             .job_request(Method::GET, api::JOB_EVENTS, id)
-            .query(&EventsQuery { from })
+            .query(&EventsQuery {
+                from,
+                announce: true,
+            })
             .header(ACCEPT, "text/event-stream")
             .header("last-event-id", from);
         let response = self.send(request).await?;
@@ -323,7 +326,10 @@ impl Client {
     }
 
     async fn body(&self, mut response: Response, most: usize) -> Result<Vec<u8>, Error> {
-        let mut body = Vec::new();
+        // In one go if it says how long it is: what grows by doubling is in memory twice.
+        let length = response.content_length().unwrap_or_default();
+        let length = usize::try_from(length).unwrap_or(most).min(most);
+        let mut body = Vec::with_capacity(length.min(MAX_OUTPUT_BYTES));
         while let Some(piece) = response
             .chunk()
             .await

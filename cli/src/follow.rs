@@ -4,6 +4,7 @@
 //!              ┌── cut, or silence: again from the position of the last byte taken ──┐
 //!              ▼                                                                      │
 //!   GET events (server-sent) ── job ▸ notices · output ▸ Output ── end ▸ verify ▸ done
+//!              │                └ stored ▸ GET output, up to there ▸ Output
 //!              │ no event stream, or two in a row without an event
 //!              ▼
 //!   GET job (long-poll) + GET output ── the same, for the rest of the way
@@ -201,7 +202,10 @@ impl<'a> Follow<'a> {
             };
             heard = true;
             self.answered();
-            let is_output = matches!(placed.event, JobEvent::Output { .. });
+            let is_output = matches!(
+                placed.event,
+                JobEvent::Output { .. } | JobEvent::Stored { .. }
+            );
             self.patience
                 .renew(is_output || opened.elapsed() > GOOD_STREAM);
             match placed.event {
@@ -210,6 +214,8 @@ impl<'a> Follow<'a> {
                     self.notices.observe(&job);
                     return Ok(Pass::Over(job));
                 }
+                // The stream says its next word when this is taken: what is behind costs no memory.
+                JobEvent::Stored { log_bytes } => self.take_stored(log_bytes).await?,
                 JobEvent::Output { stream, at, data } => {
                     let taken = self.output.take(stream, at, &data, placed.position);
                     if !taken.await? {
@@ -233,7 +239,7 @@ impl<'a> Follow<'a> {
             // First the job, then its output: the other way round, what is printed between the two
             // would be missing from a job that is over.
             self.notices.observe(&job);
-            self.take_stored(&job).await?;
+            self.take_stored(job.log_bytes).await?;
             // Not before: of a job whose output cannot be read, the rest can be, again and again.
             self.patience.renew(true);
             if job.state.is_terminal() || end == JobEnd::DoNotAwait {
@@ -247,9 +253,9 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Takes the output that a job is known to have.
-    async fn take_stored(&mut self, job: &Job) -> Result<(), Error> {
-        while self.output.position() < job.log_bytes {
+    /// Takes the output that is known to be stored, up to a position at least.
+    async fn take_stored(&mut self, log_bytes: u64) -> Result<(), Error> {
+        while self.output.position() < log_bytes {
             let call = self.client.output(self.job, self.output.position());
             let log = meanwhile(&mut self.notices, call)
                 .await

@@ -5,6 +5,7 @@
 //! stream, and at the end compared with what the shim, which read the pipes, says that it was. All of
 //! that is about the command's own bytes, whatever a terminal is shown of them.
 
+use std::borrow::Cow;
 use std::io;
 
 use aws_lc_rs::digest;
@@ -15,6 +16,9 @@ use jiff::Timestamp;
 use crate::printer::{self, Printer, write_and_flush};
 use crate::terminal::Sanitiser;
 use crate::view::View;
+
+/// Stored output of one stream is written in pieces of about this length.
+const WRITTEN_AT_ONCE_BYTES: usize = 512 * 1024;
 
 /// Takes the output of one job.
 pub struct Output<'a> {
@@ -167,12 +171,24 @@ impl<'a> Output<'a> {
     /// # Errors
     /// [`Error::Print`].
     pub async fn take_log(&mut self, log: &[u8]) -> Result<bool, Error> {
-        for frame in frames(log) {
+        let mut frames = frames(log).peekable();
+        while let Some(frame) = frames.next() {
             let Ok(frame) = frame else {
                 return Ok(false);
             };
-            self.write(frame.stream, frame.at, frame.payload).await?;
-            self.position += (FRAME_HEADER_BYTES + frame.payload.len()) as u64;
+            let mut taken = FRAME_HEADER_BYTES + frame.payload.len();
+            // A write for each frame would be a thread woken up for each.
+            let mut bytes = Cow::Borrowed(frame.payload);
+            while self.view.is_none()
+                && bytes.len() < WRITTEN_AT_ONCE_BYTES
+                && let Some(Ok(more)) =
+                    frames.next_if(|next| next.is_ok_and(|next| next.stream == frame.stream))
+            {
+                bytes.to_mut().extend_from_slice(more.payload);
+                taken += FRAME_HEADER_BYTES + more.payload.len();
+            }
+            self.write(frame.stream, frame.at, &bytes).await?;
+            self.position += taken as u64;
         }
         Ok(true)
     }

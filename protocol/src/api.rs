@@ -118,6 +118,9 @@ pub struct EventsQuery {
     /// `Last-Event-ID` comes before it.
     #[serde(default)]
     pub from: u64,
+    /// Whether output of which there is much at once is to be announced ([`JobEvent::Stored`]) instead of sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub announce: bool,
 }
 
 /// Which part of the output log. At most 8 MiB are answered at once: ask on from [`OUTPUT_END`].
@@ -227,7 +230,14 @@ pub enum JobEvent {
         #[cfg_attr(feature = "openapi", schema(value_type = String, content_encoding = "base64"))]
         data: Vec<u8>,
     },
-    /// The job is over and all of its stored output was sent; nothing follows.
+    /// There is much output: it is not sent, but stored up to a position, and to be read from [`JOB_OUTPUT`], where
+    /// it costs neither base64 nor JSON. Later events are about what comes after it. The event's `id` is where it
+    /// begins. Only for who has asked for it: [`EventsQuery::announce`].
+    Stored {
+        /// Where in the output log it ends.
+        log_bytes: u64,
+    },
+    /// The job is over and all of its stored output was sent or announced; nothing follows.
     End {
         /// As it is for ever.
         job: Box<Job>,

@@ -72,7 +72,7 @@ struct RawEvent {
 impl RawEvent {
     /// `None` for a kind of event that was made after this program.
     fn interpret(self) -> Result<Option<PlacedEvent>, StreamError> {
-        if !matches!(self.kind.as_str(), "job" | "output" | "end") {
+        if !matches!(self.kind.as_str(), "job" | "output" | "stored" | "end") {
             return Ok(None);
         }
         let nonsense = |why: String| StreamError::Nonsense(format!("event `{}`: {why}", self.kind));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use invoke_protocol::api::JobEvent;
 use invoke_protocol::job::Completeness;
 use invoke_protocol::output::{IncompleteReason, Stream, StreamSummary};
 use invoke_protocol::problem::ProblemCode;
@@ -11,7 +12,7 @@ use crate::fixtures::{
 };
 use crate::front::Front;
 use crate::program::{Bed, Certificates, run, spawn};
-use crate::stub::{Answer, Piece};
+use crate::stub::{Answer, Piece, event};
 
 fn submitted() -> Bed {
     let bed = Bed::new();
@@ -202,6 +203,46 @@ fn without_event_streams_it_polls() {
                 .starts_with("wait_seconds=20&version=4&log_bytes=")
         );
     }
+}
+
+/// Much output is not sent but announced, and read as it is stored, also by who comes back after a cut in the middle of
+/// it. What is announced or sent of what was read already is passed over.
+#[test]
+fn announced_output_is_read_as_it_is_stored() {
+    let bed = submitted();
+    let printed = printed();
+    let log_bytes = printed.log().len() as u64;
+    let stored = |from, log_bytes| event(from, &JobEvent::Stored { log_bytes });
+    let sent = printed.events();
+    let first = |last| {
+        Answer::events(vec![
+            job_event(0, running()),
+            sent[0].clone(),
+            stored(7 + 13, 2000),
+            last,
+        ])
+    };
+    bed.stub.on(
+        &route("GET", "/events"),
+        vec![
+            first(Piece::Cut),
+            Answer::events(vec![
+                stored(7 + 13, log_bytes),
+                stored(2000, log_bytes),
+                sent[39].clone(),
+                end_event(ended(0, &printed)),
+            ]),
+        ],
+    );
+    bed.stub.with_log(printed.log()).on(
+        &route("GET", "/output"),
+        vec![Answer::cut(), Answer::log()],
+    );
+    let output = run(patient(&bed));
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.stdout, printed.of(Stream::Stdout));
+    let asked = bed.stub.seen(&route("GET", "/events"));
+    assert_eq!(asked[0].query, "from=0&announce=true");
 }
 
 /// What is missing in the middle is not printed over: at once where the positions show it, and at the

@@ -278,6 +278,7 @@ pub(crate) fn event(position: u64, event: &JobEvent) -> Piece {
     match event {
         JobEvent::Job { .. } => Piece::Bytes(bytes("job")),
         JobEvent::Output { .. } => Piece::Output(position, bytes("output")),
+        JobEvent::Stored { .. } => Piece::Bytes(bytes("stored")),
         JobEvent::End { .. } => Piece::Bytes(bytes("end")),
     }
 }

@@ -36,6 +36,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// What lies this close together may bear one time.
 const SAME_TIME: SignedDuration = SignedDuration::from_millis(10);
 
+/// More output than this, at once, is announced to who has asked for that: it is of a command that prints faster
+/// than anybody reads, and who is behind reads it cheaper as it is stored.
+const ANNOUNCED_BYTES: u64 = 256 * 1024;
+
 /// Follows a job: its changes and its output, to its end.
 ///
 /// Take a stream that was cut up again with `Last-Event-ID`.
@@ -47,7 +51,7 @@ const SAME_TIME: SignedDuration = SignedDuration::from_millis(10);
         ("last-event-id" = Option<u64>, Header, description = "The id of the last event that was received"),
     ),
     responses(
-        (status = 200, description = "JobEvents: `job`, `output`, and one `end`", body = JobEvent, content_type = "text/event-stream"),
+        (status = 200, description = "JobEvents: `job`, `output` or `stored`, and one `end`", body = JobEvent, content_type = "text/event-stream"),
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -65,6 +69,7 @@ pub(super) async fn events(
         app,
         id,
         position,
+        announce: query.announce,
         shown: None,
         ready: VecDeque::new(),
         ended: false,
@@ -96,8 +101,9 @@ struct Follower {
     app: Arc<App>,
     id: JobId,
     subscription: Subscription,
-    /// Up to where the log was sent, or is ready to be.
+    /// Up to where the log was sent or announced, or is ready to be.
     position: u64,
+    announce: bool,
     /// What the reader was shown of the job last.
     shown: Option<(i64, Option<ReasonCode>)>,
     ready: VecDeque<Event>,
@@ -159,6 +165,13 @@ impl Follower {
             self.ready
                 .push_back(event(&JobEvent::Job { job }, self.position)?);
         }
+        if self.announce && job.log_bytes.saturating_sub(self.position) > ANNOUNCED_BYTES {
+            let log_bytes = job.log_bytes;
+            self.ready
+                .push_back(event(&JobEvent::Stored { log_bytes }, self.position)?);
+            self.position = log_bytes;
+            return Ok(());
+        }
         match output::read(&self.app.store, &self.app.blobs, &job, self.position).await? {
             Some(log) => self.make_ready(&log)?,
             None if job.state.is_terminal() => {
@@ -215,6 +228,7 @@ fn event(content: &JobEvent, position: u64) -> Result<Event, axum::Error> {
     let name = match content {
         JobEvent::Job { .. } => "job",
         JobEvent::Output { .. } => "output",
+        JobEvent::Stored { .. } => "stored",
         JobEvent::End { .. } => "end",
     };
     Event::default()

@@ -279,6 +279,41 @@ async fn a_job_is_followed_to_its_end_and_a_cut_stream_taken_up() {
     problem(nonsense, ProblemCode::InvalidRequest).await;
 }
 
+/// Who asks for it is told where much output is, and sent little: every byte is in one of the two, once.
+#[tokio::test]
+async fn much_output_is_announced_to_who_asks_for_it() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("x").await;
+    let pod = runner.start(&job).await;
+    let piece = [b'x'; 60_000];
+    let much = log(&[&piece, &piece, &piece, &piece, &piece]);
+    let end = much.len() as u64;
+    assert_eq!(acked(runner.upload(&job, pod, 0, &much).await).await, end);
+    let path = format!("/v1/jobs/{}/events", job.id);
+    let follow = async |query: &str| {
+        let path = format!("{path}{query}");
+        dispatcher.request(Method::GET, &path).send().await.unwrap()
+    };
+    let announced = follow("?announce=true").await;
+    let seen = events(announced, |event| event.name == "stored").await;
+    let last = seen.last().unwrap();
+    assert_eq!(last.content, JobEvent::Stored { log_bytes: end });
+    assert_eq!((seen.len(), last.id), (2, 0), "{seen:?}");
+    assert_eq!(read(&dispatcher, &job, 0).await, (much, end));
+
+    let little = log(&[b"little"]);
+    let log_bytes = end + little.len() as u64;
+    acked(runner.upload(&job, pod, end, &little).await).await;
+    runner.complete(&job, pod, &exit(0, log_bytes)).await;
+    let resumed = follow(&format!("?announce=true&from={end}")).await;
+    let seen = events(resumed, |_| false).await;
+    assert_eq!(printed(&seen), "little");
+    let silent = events(follow("").await, |_| false).await;
+    assert!(silent.iter().all(|event| event.name != "stored"));
+    assert_eq!(printed(&silent).len(), 300_006);
+}
+
 /// A dispatcher that stops lets its readers go at once, and does not tell them that the job ended.
 #[tokio::test]
 async fn a_stop_ends_the_streams() {
