@@ -77,9 +77,16 @@ impl Bed {
     /// kubectl with the rights of the cluster's admin, from inside the cluster's network.
     #[must_use]
     pub fn kubectl(&self, arguments: &[&str]) -> Ran {
+        run(self.kubectl_command().args(arguments))
+    }
+
+    /// The same, for who does more with it than to await its end.
+    #[must_use]
+    pub fn kubectl_command(&self) -> Command {
         let kubeconfig = variable("INVOKE_TEST_KUBECONFIG_ADMIN");
         let mut command = self.in_cluster_network(&variable("INVOKE_TEST_KUBECTL"));
-        run(command.arg("--kubeconfig").arg(kubeconfig).args(arguments))
+        command.arg("--kubeconfig").arg(kubeconfig);
+        command
     }
 
     /// A program in the network of the cluster's node; in this one, if the cluster is no part of the

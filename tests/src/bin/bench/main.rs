@@ -1,4 +1,4 @@
-//! `bench [submissions] [jobs] [recovery]`: how fast it is, on the test bed that this runs in; see
+//! `bench [submissions] [jobs] [output] [streams] [recovery]`: how fast it is, on the test bed that this runs in; see
 //! `make bench`.
 //!
 //! Prints one table, and exits with 1 if something must be faster. With all parts, docs/bench.md is
@@ -12,8 +12,11 @@ use invoke_tests::bed::{Bed, bed, workspace};
 
 mod dispatcher;
 mod jobs;
+mod memory;
+mod output;
 mod peers;
 mod recovery;
+mod streams;
 mod submissions;
 mod table;
 
@@ -59,6 +62,12 @@ fn measure(bed: &Bed, parts: &[String]) -> Vec<Figure> {
     }
     if wanted("jobs") {
         figures.extend(jobs::measure(bed));
+    }
+    if wanted("output") {
+        figures.extend(output::measure(bed));
+    }
+    if wanted("streams") {
+        figures.extend(streams::measure(bed));
     }
     if wanted("recovery") {
         figures.extend(recovery::measure(bed));

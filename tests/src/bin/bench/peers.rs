@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use invoke_tests::bed::{Bed, variable};
 use invoke_tests::process::run;
+use invoke_tests::wait;
 
 use crate::dispatcher::database_url;
+use crate::output::{Received, piped, printing};
 
 /// For how long each is measured.
 const LASTS: Duration = Duration::from_secs(5);
@@ -82,6 +84,81 @@ pub(crate) fn kubectl_run(bed: &Bed, number: usize) -> Duration {
     ]);
     assert_eq!(ran.code, 0, "{ran:?}");
     begin.elapsed()
+}
+
+/// The same output by `kubectl exec`, which needs a pod that is there already.
+///
+/// # Panics
+/// If Kubernetes refuses.
+pub(crate) fn kubectl_exec_output(bed: &Bed) -> Received {
+    let pod = Peer::start(bed, "bench-exec", "sleep 600");
+    let mut command = bed.kubectl_command();
+    command.args(["exec", pod.name, "--", "sh", "-c", &printing()]);
+    received(&mut command)
+}
+
+/// The same output by `kubectl logs`, which reads the container's log file.
+///
+/// # Panics
+/// If Kubernetes refuses.
+pub(crate) fn kubectl_logs_output(bed: &Bed) -> Received {
+    let pod = Peer::start(bed, "bench-logs", &printing());
+    let done = "--for=jsonpath={.status.phase}=Succeeded";
+    let name = format!("pod/{}", pod.name);
+    let ran = bed.kubectl(&["wait", done, &name, "--timeout=120s"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    received(bed.kubectl_command().args(["logs", pod.name]))
+}
+
+fn received(command: &mut Command) -> Received {
+    let mut kubectl = piped(command);
+    let stdout = kubectl.stdout.take().expect("it is piped");
+    let received = Received::all_of(stdout);
+    // Whether it is content with that does not matter: what came is counted.
+    let _code = kubectl.wait();
+    received
+}
+
+/// A pod of somebody else's, until the end.
+struct Peer<'a> {
+    bed: &'a Bed,
+    name: &'static str,
+}
+
+impl<'a> Peer<'a> {
+    /// Makes it, and waits until it is no longer being made.
+    fn start(bed: &'a Bed, name: &'static str, command: &str) -> Self {
+        let peer = Self { bed, name };
+        let image = "--image=localhost/invoke-job:dev";
+        let ran = bed.kubectl(&[
+            "run",
+            name,
+            image,
+            "--image-pull-policy=Never",
+            "--restart=Never",
+            "--command",
+            "--",
+            "sh",
+            "-c",
+            command,
+        ]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        wait::until(name, Duration::from_secs(60), || {
+            let phase = "jsonpath={.status.phase}";
+            let ran = bed.kubectl(&["get", "pod", name, "-o", phase]);
+            matches!(ran.stdout_text().as_str(), "Running" | "Succeeded").then_some(())
+        });
+        peer
+    }
+}
+
+impl Drop for Peer<'_> {
+    fn drop(&mut self) {
+        let now = ["--grace-period=0", "--force", "--wait=false"];
+        let _gone = self
+            .bed
+            .kubectl(&[&["delete", "pod", self.name][..], &now].concat());
+    }
 }
 
 /// One plain question to the API server.
