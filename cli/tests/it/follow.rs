@@ -219,6 +219,7 @@ fn announced_output_is_read_as_it_is_stored() {
             job_event(0, running()),
             sent[0].clone(),
             stored(7 + 13, 2000),
+            Piece::Pause(Duration::from_millis(200)),
             last,
         ])
     };
@@ -234,12 +235,16 @@ fn announced_output_is_read_as_it_is_stored() {
             ]),
         ],
     );
-    bed.stub.with_log(printed.log()).on(
-        &route("GET", "/output"),
-        vec![Answer::cut(), Answer::log()],
-    );
+    bed.stub
+        .with_log(printed.log())
+        .on(&route("GET", "/output"), vec![Answer::cut(), Answer::log()]);
     let output = run(patient(&bed));
-    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(output.stdout, printed.of(Stream::Stdout));
     let asked = bed.stub.seen(&route("GET", "/events"));
     assert_eq!(asked[0].query, "from=0&announce=true");
