@@ -31,6 +31,9 @@ pub use unreachable::Cause;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be silent: three keep-alives of an event stream.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same where files are uploaded: the last piece is answered when all of them were read again and
+/// compared with their digest. That the other side is still there, HTTP/2 asks meanwhile.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// How long the dispatcher is asked to hold a long-poll; well below `READ_TIMEOUT`.
 pub const LONG_POLL_SECONDS: u64 = 20;
 /// The longest answer that is read into memory. A page of 500 jobs with the longest commands fits.
@@ -58,6 +61,18 @@ impl Client {
     /// # Errors
     /// [`Error::Setup`] for a certificate file without certificates, or a system without any.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
+        Self::with_timeout(settings, READ_TIMEOUT)
+    }
+
+    /// The same, for uploads of files.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn for_uploads(settings: &Settings) -> Result<Self, Error> {
+        Self::with_timeout(settings, UPLOAD_TIMEOUT)
+    }
+
+    fn with_timeout(settings: &Settings, read_timeout: Duration) -> Result<Self, Error> {
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", settings.token.expose()))
             .unwrap_or(HeaderValue::from_static("Bearer"));
         bearer.set_sensitive(true);
@@ -71,7 +86,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .https_only(true)
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
+            .read_timeout(read_timeout)
             // Without, a connection that died silently is found dead only by the read time-out.
             .http2_keep_alive_interval(Duration::from_secs(10))
             .http2_keep_alive_timeout(Duration::from_secs(10))

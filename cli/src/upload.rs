@@ -36,6 +36,7 @@ use crate::files::{self, Cache, Limits, Plan};
 use crate::patience::Patience;
 use crate::printer::Printer;
 use crate::progress::Progress;
+use crate::settings::Settings;
 
 /// How long something may take before a person is shown how far it is.
 const QUIET_FOR: Duration = Duration::from_millis(300);
@@ -85,12 +86,12 @@ impl<'a> Upload<'a> {
     /// See [`Error`].
     pub async fn plan(
         values: Vec<OsString>,
-        client: &'a Client,
-        retry_for: Duration,
+        settings: &Settings,
         printer: &'a Printer,
         now: Timestamp,
     ) -> Result<Self, Error> {
-        let mut dispatcher = Dispatcher::new(client, retry_for, printer);
+        let client = Client::for_uploads(settings)?;
+        let mut dispatcher = Dispatcher::new(client, settings.retry_for, printer);
         let limits = dispatcher.answer(Client::limits).await?;
         let limits = Limits {
             content_bytes: limits.files_bytes,
@@ -242,8 +243,9 @@ impl Archive {
     }
 }
 
-/// How long a piece should be. A connection on which nothing comes back for long counts as dead, so what is
-/// sent before an answer must not take long either; and where the way is fast, each answer costs time.
+/// How long a piece should be. Behind much that is on its way over a slow line, the question whether the
+/// other side is still there waits too long for its answer, and what is cut is sent again; but where the way
+/// is fast, each answer costs time.
 struct Pace {
     bytes: usize,
 }
@@ -275,7 +277,7 @@ impl Pace {
 /// Calls that are repeated through an outage. All of them may be: they say what is, or change nothing the
 /// second time.
 struct Dispatcher<'a> {
-    client: &'a Client,
+    client: Client,
     printer: &'a Printer,
     patience: Patience,
     /// Whether it has answered before: then its name and its certificate were right.
@@ -284,7 +286,7 @@ struct Dispatcher<'a> {
 }
 
 impl<'a> Dispatcher<'a> {
-    fn new(client: &'a Client, retry_for: Duration, printer: &'a Printer) -> Self {
+    fn new(client: Client, retry_for: Duration, printer: &'a Printer) -> Self {
         Self {
             client,
             printer,
@@ -299,7 +301,7 @@ impl<'a> Dispatcher<'a> {
         call: impl AsyncFn(&Client) -> Result<T, client::Error>,
     ) -> Result<T, client::Error> {
         loop {
-            match call(self.client).await {
+            match call(&self.client).await {
                 Ok(answer) => {
                     self.reached = true;
                     return Ok(answer);

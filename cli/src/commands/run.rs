@@ -164,7 +164,7 @@ async fn submit(
     let mut upload = match files.is_empty() {
         true => None,
         false => {
-            let plan = Upload::plan(files, client, settings.retry_for, printer, *now);
+            let plan = Upload::plan(files, settings, printer, *now);
             Some(interrupts.preparing(plan).await.map_err(nothing)??)
         }
     };

@@ -324,6 +324,23 @@ fn damage_on_the_way_is_not_submitted() {
     assert!(bed.stub.seen(SUBMIT).is_empty());
 }
 
+/// The last piece is answered when gigabytes were read again, far away: longer than any other answer may
+/// take.
+#[test]
+fn the_comparison_of_a_large_archive_takes_its_time() {
+    let bed = bed();
+    write(&bed, "a", "content");
+    let complete = serde_json::json!({
+        "sha256": "0".repeat(64), "bytes": 1, "stored_bytes": 1, "complete": true,
+    });
+    let slow = vec![
+        Piece::Pause(Duration::from_secs(31)),
+        Piece::Bytes(serde_json::to_vec(&complete).unwrap()),
+    ];
+    bed.stub.on(PUT, vec![Answer::pieces(200, slow)]);
+    assert_eq!(shown(&bed, &["-f", "a", "ls"]), "exit: 0\n");
+}
+
 /// Files are kept for a time only, and it may end between the upload and the job.
 #[test]
 fn files_that_are_gone_when_the_job_comes_are_sent_once_more() {

@@ -125,6 +125,32 @@ fn options_that_make_no_sense_say_so() {
     invoke: --no-wait before a subcommand means nothing
     invoke: hint: `invoke help SUBCOMMAND` shows whether it has --no-wait of its own
     ");
+    for option in [
+        &["-f", "a"][..],
+        &["--stdin"],
+        &["--env", "A=b"],
+        &["--env-file", "a"],
+        &["--secret", "A"],
+    ] {
+        let shown = shown(&[option, &["jobs"]].concat());
+        let complaint = "before a subcommand means nothing";
+        assert!(
+            shown.starts_with("exit: 240\n") && shown.contains(complaint),
+            "{shown}"
+        );
+    }
+    assert_snapshot!(shown(&["-f", "jobs", "jobs"]), @"
+    exit: 240
+    --- stderr
+    invoke: --file before a subcommand means nothing
+    invoke: hint: `invoke help SUBCOMMAND` shows whether it has --file of its own
+    ");
+    assert_snapshot!(shown(&["kubectl", "apply", "-f", "x.yaml"]), @r#"
+    exit: 240
+    --- stderr
+    invoke: a command is one word in quotes, or stands behind --
+    invoke: hint: write `invoke "kubectl apply -f x.yaml"` or `invoke -- kubectl apply -f x.yaml`
+    "#);
     assert_snapshot!(shown(&["result"]), @"
     exit: 240
     --- stderr
