@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::bed::{Dispatcher, eventually, expect, problem};
+use crate::bed::{AWAY, Dispatcher, eventually, expect, problem};
 use crate::runner::{exit, log};
 
 async fn acked(response: Response) -> u64 {
@@ -162,6 +162,40 @@ async fn a_long_log_is_read_in_pieces() {
         "{} bytes in {answers} answers",
         found.len()
     );
+}
+
+/// Who reads while a command prints gets as much as was claimed: an answer that ends before looks like a cut.
+/// On PostgreSQL, where each query sees its own moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_as_long_as_it_claims_while_output_grows() {
+    let database = crate::store::Database::postgres().await;
+    let arguments = [&AWAY[..], &["--database-url", &database.url]].concat();
+    let mut dispatcher = Dispatcher::start_with(&arguments).await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let job = dispatcher.submit("x").await;
+    let pod = runner.start(&job).await;
+    let piece = log(&[[7_u8; 1000].as_slice(); 4]);
+    let grow = async {
+        for number in 0..150 {
+            acked(
+                runner
+                    .upload(&job, pod, (number * piece.len()) as u64, &piece)
+                    .await,
+            )
+            .await;
+        }
+    };
+    let follow = async {
+        let mut position = 0;
+        while position < (150 * piece.len()) as u64 {
+            let (read, end) = read(&dispatcher, &job, position).await;
+            assert_eq!(position + read.len() as u64, end);
+            position = end;
+        }
+    };
+    tokio::join!(grow, follow);
+    dispatcher.running.stop().await.unwrap();
+    database.remove().await;
 }
 
 /// One event: its name, its id, its content.
