@@ -105,7 +105,7 @@ pub(crate) fn kubectl_logs_output(bed: &Bed) -> Received {
     let pod = Peer::start(bed, "bench-logs", &printing());
     let done = "--for=jsonpath={.status.phase}=Succeeded";
     let name = format!("pod/{}", pod.name);
-    let ran = bed.kubectl(&["wait", done, &name, "--timeout=120s"]);
+    let ran = bed.kubectl(&["wait", done, &name, "--timeout=600s"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     received(bed.kubectl_command().args(["logs", pod.name]))
 }
