@@ -74,6 +74,22 @@ impl Bed {
         serde_json::from_slice(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
     }
 
+    /// Asks the dispatcher itself for a path, with the CLI's own token, by curl with these arguments.
+    ///
+    /// # Panics
+    /// If there is no token.
+    #[must_use]
+    pub fn api(&self, arguments: &[&str], path: &str) -> Ran {
+        let token = std::fs::read_to_string(variable("INVOKE_TOKEN_FILE"));
+        let token = token.expect("the test bed has a token");
+        let bearer = format!("Authorization: Bearer {}", token.trim());
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--header", &bearer]);
+        command.arg("--cacert").arg(variable("INVOKE_CA_FILE"));
+        let address = format!("{}{path}", variable("INVOKE_URL"));
+        run(command.args(arguments).arg(address))
+    }
+
     /// kubectl with the rights of the cluster's admin, from inside the cluster's network.
     #[must_use]
     pub fn kubectl(&self, arguments: &[&str]) -> Ran {

@@ -286,23 +286,23 @@ fn files_survive_the_runner() {
 }
 
 /// Submits an archive that the CLI would never make, as whoever has a token can.
-fn submitted_archive(archive: &[u8], content_bytes: u64, entries: u64) -> String {
+fn submitted_archive(bed: &Bed, archive: &[u8], content_bytes: u64, entries: u64) -> String {
     let place = tempfile::tempdir().expect("there is room");
     let file = place.path().join("archive");
     std::fs::write(&file, archive).expect("there is room");
     let sha256 = run(Command::new("sha256sum").arg(&file)).stdout_text()[..64].to_owned();
     let bytes = archive.len();
-    let put = curl(
+    let put = bed.api(
         &["--upload-file", &file.display().to_string()],
         &format!("/v1/files/{sha256}?from=0&bytes={bytes}"),
     );
-    assert!(put.contains("\"complete\":true"), "{put}");
+    assert!(put.stdout_text().contains("\"complete\":true"), "{put:?}");
     let body = format!(
         r#"{{"command":{{"shell":"echo started"}},"cluster":"{}","files":{{"sha256":"{sha256}","bytes":{bytes},"content_bytes":{content_bytes},"entries":{entries}}}}}"#,
         variable("INVOKE_TESTBED")
     );
     let key = format!("idempotency-key: {}", uuid::Uuid::new_v4());
-    let posted = curl(
+    let posted = bed.api(
         &[
             "--header",
             &key,
@@ -313,23 +313,9 @@ fn submitted_archive(archive: &[u8], content_bytes: u64, entries: u64) -> String
         ],
         "/v1/jobs",
     );
+    let posted = posted.stdout_text();
     let id = posted.split_once(r#""id":""#).expect(&posted).1;
     id[..36].to_owned()
-}
-
-fn curl(arguments: &[&str], path: &str) -> String {
-    let token = std::fs::read_to_string(variable("INVOKE_TOKEN_FILE")).expect("there is a token");
-    let mut command = Command::new("curl");
-    command
-        .args(["--silent", "--show-error", "--cacert"])
-        .arg(variable("INVOKE_CA_FILE"))
-        .args([
-            "--header",
-            &format!("Authorization: Bearer {}", token.trim()),
-        ])
-        .args(arguments)
-        .arg(format!("{}{path}", variable("INVOKE_URL")));
-    run(&mut command).stdout_text()
 }
 
 /// Nothing of an archive that is not what it claims is ever run, and people are told why.
@@ -380,7 +366,7 @@ fn a_hostile_archive_starts_nothing() {
         ("rm -rf * && echo not gzip > a.tgz", 2, 1, ""),
     ];
     for (script, content_bytes, entries, word) in cases {
-        let job = submitted_archive(&tar(script), content_bytes, entries);
+        let job = submitted_archive(&bed, &tar(script), content_bytes, entries);
         let ran = bed.ran(&["logs", "-f", &job]);
         let said = ran.stderr_text();
         assert_eq!(

@@ -4,8 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use invoke_tests::bed::{Bed, bed, variable};
-use invoke_tests::process::{Ran, run};
+use invoke_tests::bed::{Bed, bed};
+use invoke_tests::process::run;
 use invoke_tests::wait;
 
 /// A job, submitted and left.
@@ -13,23 +13,6 @@ fn submitted(bed: &Bed, arguments: &[&str]) -> String {
     let ran = bed.ran(&[&["--no-wait"], arguments].concat());
     assert_eq!(ran.code, 0, "{ran:?}");
     ran.stdout_text().trim().to_owned()
-}
-
-/// The API itself, with the CLI's own token.
-fn curl(bed: &Bed, arguments: &[&str], path: &str) -> Ran {
-    let token = std::fs::read_to_string(variable("INVOKE_TOKEN_FILE")).expect("there is a token");
-    let mut command = Command::new("curl");
-    command
-        .args(["--silent", "--show-error", "--cacert"])
-        .arg(variable("INVOKE_CA_FILE"))
-        .args([
-            "--header",
-            &format!("Authorization: Bearer {}", token.trim()),
-        ])
-        .args(arguments)
-        .arg(format!("{}{path}", variable("INVOKE_URL")));
-    let _ = bed;
-    run(&mut command)
 }
 
 /// Around every limit on the way: nothing, a byte, a frame, an upload.
@@ -169,11 +152,11 @@ fn a_part_of_the_output_is_to_be_had() {
         "{line}"
     );
     let path = format!("/v1/jobs/{job}/stdout");
-    let range = curl(&bed, &["--range", "2-7"], &path);
+    let range = bed.api(&["--range", "2-7"], &path);
     assert_eq!(range.stdout_text(), "2\n3\n4\n", "{range:?}");
-    let last = curl(&bed, &["--range", "-7"], &path);
+    let last = bed.api(&["--range", "-7"], &path);
     assert_eq!(last.stdout_text(), "100000\n", "{last:?}");
-    let whole = curl(&bed, &[], &format!("/v1/jobs/{job}/stderr"));
+    let whole = bed.api(&[], &format!("/v1/jobs/{job}/stderr"));
     assert_eq!(whole.stdout_text(), "warning\n", "{whole:?}");
 }
 
