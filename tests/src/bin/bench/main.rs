@@ -1,5 +1,5 @@
-//! `bench [submissions] [jobs] [output] [streams] [recovery]`: how fast it is, on the test bed that this runs in; see
-//! `make bench`.
+//! `bench [submissions] [jobs] [output] [files] [streams] [recovery]`: how fast it is, on the test bed that this
+//! runs in; see `make bench`.
 //!
 //! Prints one table, and exits with 1 if something must be faster. With all parts, docs/bench.md is
 //! made of what came out.
@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use invoke_tests::bed::{Bed, bed, workspace};
 
 mod dispatcher;
+mod files;
 mod jobs;
 mod memory;
 mod output;
@@ -65,6 +66,9 @@ fn measure(bed: &Bed, parts: &[String]) -> Vec<Figure> {
     }
     if wanted("output") {
         figures.extend(output::measure(bed));
+    }
+    if wanted("files") {
+        figures.extend(files::measure(bed));
     }
     if wanted("streams") {
         figures.extend(streams::measure(bed));

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -108,6 +109,21 @@ pub(crate) fn kubectl_logs_output(bed: &Bed) -> Received {
     let ran = bed.kubectl(&["wait", done, &name, "--timeout=600s"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     received(bed.kubectl_command().args(["logs", pod.name]))
+}
+
+/// How long the same files take by `kubectl cp`, which needs a pod that is there already, with tar in it.
+///
+/// # Panics
+/// If Kubernetes refuses.
+pub(crate) fn kubectl_cp(bed: &Bed, files: &Path) -> String {
+    let pod = Peer::start(bed, "bench-cp", "sleep 600");
+    let mut command = bed.kubectl_command();
+    command.arg("cp").arg(files);
+    let begin = Instant::now();
+    let ran = run(command.arg(format!("{}:/tmp/", pod.name)));
+    let taken = begin.elapsed();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    format!("{taken:.1?}")
 }
 
 fn received(command: &mut Command) -> Received {

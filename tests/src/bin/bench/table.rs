@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// One figure.
 pub(crate) struct Figure {
-    what: &'static str,
+    what: String,
     must: Bound,
     reached: f64,
     unit: &'static str,
@@ -28,14 +28,14 @@ pub(crate) enum Bound {
 impl Figure {
     /// A number of something.
     pub(crate) fn count(
-        what: &'static str,
+        what: impl Into<String>,
         must: Bound,
         reached: f64,
         unit: &'static str,
         beside: String,
     ) -> Self {
         Self {
-            what,
+            what: what.into(),
             must,
             reached,
             unit,
@@ -44,7 +44,12 @@ impl Figure {
     }
 
     /// A time, in milliseconds.
-    pub(crate) fn time(what: &'static str, must: Bound, reached: Duration, beside: String) -> Self {
+    pub(crate) fn time(
+        what: impl Into<String>,
+        must: Bound,
+        reached: Duration,
+        beside: String,
+    ) -> Self {
         Self::count(what, must, milliseconds(reached), "ms", beside)
     }
 
