@@ -14,22 +14,73 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use invoke_protocol::id::ProfileName;
 
 use crate::app::App;
 use crate::problem::Refusal;
 use crate::signing::sha256;
-use crate::store::api_tokens;
+use crate::store::clusters::StoredCluster;
+use crate::store::{self, Session, api_tokens};
 
 /// The application, to which nobody has come in yet.
 #[derive(Clone)]
 pub struct Locked(Arc<App>);
 
-/// A person, or their script, who may do what the route is for.
+/// A person, or their script, who has come in.
 pub struct Person {
-    /// What the audit log calls them.
-    pub name: String,
+    /// Who they are.
+    pub principal: Principal,
     /// The application.
     pub app: Arc<App>,
+}
+
+/// Somebody whose credential is good at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// What the audit log calls them.
+    pub name: String,
+}
+
+/// What somebody wants to do.
+#[derive(Debug, Clone, Copy)]
+pub enum Action<'a> {
+    /// Run a command.
+    Run {
+        /// Where.
+        cluster: &'a StoredCluster,
+        /// How.
+        profile: &'a ProfileName,
+    },
+}
+
+/// Why somebody may not do it, in words for them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Denial(pub String);
+
+impl Principal {
+    /// Somebody who is not there and for whom something is done all the same, such as the owner of a
+    /// schedule; `None` if no credential of theirs is good any more.
+    ///
+    /// # Errors
+    /// [`store::Error`].
+    pub async fn absent(session: &mut Session, name: &str) -> Result<Option<Self>, store::Error> {
+        let is_good = api_tokens::any_is_good(session, name).await?;
+        Ok(is_good.then(|| Self {
+            name: name.to_owned(),
+        }))
+    }
+
+    /// Whether they may do it: the one decision for whatever is done, by whomever it is asked for. Today
+    /// whoever has a good credential may do everything.
+    ///
+    /// # Errors
+    /// [`Denial`].
+    pub const fn may(&self, action: Action<'_>) -> Result<(), Denial> {
+        match action {
+            Action::Run { .. } => Ok(()),
+        }
+    }
 }
 
 /// Somebody with nothing but a join token in the request's body, which the handler must redeem before
@@ -47,16 +98,16 @@ impl Locked {
     }
 }
 
-/// Authenticates a person and decides whether they may do what they ask: today whoever holds an API
-/// token that is not revoked may do everything.
+/// Authenticates a person by an API token that is not revoked.
 ///
 /// # Errors
 /// A [`Refusal`] that does not say whether a token exists, was revoked, or never was.
-async fn admit(app: &App, headers: &HeaderMap) -> Result<String, Refusal> {
+async fn admit(app: &App, headers: &HeaderMap) -> Result<Principal, Refusal> {
     let token = bearer(headers)?;
     let mut session = app.store.read().await?;
     let holder = api_tokens::holder(&mut session, &sha256(token.as_bytes())).await?;
     holder
+        .map(|name| Principal { name })
         .ok_or_else(|| Refusal::unauthenticated("the API token is not known here, or was revoked"))
 }
 
@@ -64,9 +115,8 @@ impl FromRequestParts<Locked> for Person {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, Locked(app): &Locked) -> Result<Self, Refusal> {
-        let name = admit(app, &parts.headers).await?;
         Ok(Self {
-            name,
+            principal: admit(app, &parts.headers).await?,
             app: Arc::clone(app),
         })
     }

@@ -8,7 +8,7 @@ mod cluster_choice;
 mod view;
 pub mod turns;
 mod files;
-mod limits;
+pub(crate) mod limits;
 mod submit;
 mod list;
 mod show;

@@ -18,6 +18,7 @@ mod server;
 pub mod access;
 pub mod problem;
 pub mod api;
+pub mod acceptance;
 pub mod waiting;
 pub mod store;
 pub mod events;

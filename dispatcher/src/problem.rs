@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use crate::access::Denial;
 use crate::store::jobs::StoredJob;
 use crate::upload::{self, Misfit};
 use crate::{blobs, clock, output, sealing, signing, store};
@@ -150,6 +151,12 @@ impl From<store::Error> for Refusal {
         } else {
             Self::internal(error)
         }
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        Self::new(ProblemCode::Forbidden, denial.to_string())
     }
 }
 

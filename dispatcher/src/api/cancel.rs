@@ -39,14 +39,14 @@ pub(super) async fn cancel(
     let change = Change {
         job: id,
         scope: None,
-        by: &person.name,
+        by: &person.principal.name,
         now,
     };
     let outcome = person
         .app
         .store
         .change(change, |_| Event::Cancel {
-            by: person.name.clone(),
+            by: person.principal.name.clone(),
             grace_seconds,
         })
         .await?;

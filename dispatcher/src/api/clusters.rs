@@ -65,7 +65,7 @@ pub(super) async fn add(
     }
     let object = format!("cluster {name}");
     let entry = audit::Entry {
-        who: &person.name,
+        who: &person.principal.name,
         action: "cluster.add",
         object: &object,
         outcome: "added",
@@ -74,7 +74,7 @@ pub(super) async fn add(
     let invitation = invite(&person, &mut session, id, name, now).await?;
     session.commit().await?;
     person.app.broker.clusters_changed();
-    tracing::info!(cluster.id = %id, "cluster {} was added by {}", invitation.name, person.name);
+    tracing::info!(cluster.id = %id, "cluster {} was added by {}", invitation.name, person.principal.name);
     Ok((StatusCode::CREATED, Json(invitation)))
 }
 

@@ -134,7 +134,7 @@ fn digest(text: &str) -> Result<Sha256, Refusal> {
 
 fn key(person: &Person, sha256: Sha256) -> Key {
     Key::Files {
-        owner: person.name.clone(),
+        owner: person.principal.name.clone(),
         sha256,
     }
 }

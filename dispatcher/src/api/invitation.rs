@@ -58,7 +58,7 @@ pub(super) async fn invite(
     join_tokens::replace(session, cluster, &sha256(join_token.as_bytes()), expires_at).await?;
     let object = format!("cluster {name}");
     let entry = audit::Entry {
-        who: &person.name,
+        who: &person.principal.name,
         action: "cluster.invite",
         object: &object,
         outcome: "invited",

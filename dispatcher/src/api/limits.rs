@@ -31,7 +31,7 @@ pub(super) async fn limits(person: Person) -> Json<Limits> {
 ///
 /// # Errors
 /// A [`Refusal`] that names the limit, and by how much it is passed.
-pub(super) fn check_files(files: &Files, limits: &Limits) -> Result<(), Refusal> {
+pub(crate) fn check_files(files: &Files, limits: &Limits) -> Result<(), Refusal> {
     let detail = if files.content_bytes > limits.files_bytes {
         format!(
             "the files of one job may come to {} bytes unpacked, and these come to {}: {} too many",
@@ -57,7 +57,7 @@ pub(super) fn check_files(files: &Files, limits: &Limits) -> Result<(), Refusal>
 ///
 /// # Errors
 /// A [`Refusal`] that names the profiles there are, or the limit and whose it is.
-pub(super) fn check(
+pub(crate) fn check(
     spec: &JobSpec,
     cluster: &StoredCluster,
     now: Timestamp,

@@ -67,7 +67,7 @@ pub(super) async fn stdin(
 }
 
 fn check(person: &Person, job: &StoredJob) -> Result<(), Refusal> {
-    if job.submitted_by != person.name {
+    if job.submitted_by != person.principal.name {
         let detail = format!(
             "job {} was submitted by {}, and only they may send it what it reads",
             job.id, job.submitted_by

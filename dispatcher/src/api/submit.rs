@@ -11,10 +11,10 @@ use invoke_protocol::api::{IDEMPOTENCY_KEY, JOB, JOBS};
 use invoke_protocol::command::{Command, Unchecked};
 use invoke_protocol::environment::Environment;
 use invoke_protocol::id::JobId;
-use invoke_protocol::job::{IfOffline, Job, JobSpec};
+use invoke_protocol::job::{Job, JobSpec};
 use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::path;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -23,19 +23,12 @@ use super::view::view;
 use super::{cluster_choice, limits};
 use crate::access::Person;
 use crate::app::App;
-use crate::broker::Health;
 use crate::problem::Refusal;
 use crate::store::clusters::StoredCluster;
 use crate::store::jobs::{self, NewFiles, NewJob, StoredJob};
 use crate::store::uploads::{self, Key};
-use crate::store::{self, Session, backlog};
-use crate::{clock, waiting};
-
-/// For how long the oldest job of a cluster may wait in the outbox before no more are taken.
-const MAX_UNSENT_AGE: SignedDuration = SignedDuration::from_mins(10);
-
-/// When it is worth trying again then, in seconds: RabbitMQ has been away for longer than a restart takes.
-const UNSENT_RETRY_SECONDS: u64 = 30;
+use crate::store::{self, Session};
+use crate::{acceptance, clock};
 
 /// Submits a job.
 ///
@@ -82,7 +75,7 @@ pub(super) async fn submit(
     // Stored, then told: a relay that is woken before the commit finds nothing and sleeps again.
     person.app.broker.wake();
     let id = job.id;
-    tracing::info!(job.id = %id, "job {id} was submitted by {}", person.name);
+    tracing::info!(job.id = %id, "job {id} was submitted by {}", person.principal.name);
     // Not read again, and without its place in the queue, which whoever looks at the job is told: the
     // longer a queue, the longer it takes to count.
     let shown = view(&person.app, &StoredJob::accepted(job, cluster, now), now);
@@ -187,7 +180,7 @@ async fn made_before(
     key: Uuid,
     request_digest: &[u8],
 ) -> Result<Option<StoredJob>, Refusal> {
-    match jobs::by_idempotency_key(session, &person.name, key).await? {
+    match jobs::by_idempotency_key(session, &person.principal.name, key).await? {
         Some(job) if job.request_digest != request_digest => Err(Refusal::new(
             ProblemCode::IdempotencyKeyReused,
             format!(
@@ -208,9 +201,8 @@ async fn plan(
     now: Timestamp,
 ) -> Result<(NewJob, StoredCluster), Refusal> {
     let cluster = cluster_choice::choose(session, spec.cluster.as_ref()).await?;
-    let start_deadline = limits::check(&spec, &cluster, now)?;
-    check_contact(&spec, &cluster, now)?;
-    check_outbox(&person.app, session, &cluster, now).await?;
+    let start_deadline =
+        acceptance::check(&person.app, session, &person.principal, &spec, &cluster, now).await?;
     let files = files(session, person, &spec).await?;
     let id = new_id(now);
     let job = NewJob {
@@ -219,7 +211,7 @@ async fn plan(
         start_deadline,
         profile: spec.profile,
         command: spec.command,
-        submitted_by: person.name.clone(),
+        submitted_by: person.principal.name.clone(),
         run_timeout_seconds: spec.run_timeout_seconds,
         idempotency_key,
         request_digest,
@@ -242,7 +234,7 @@ async fn files(
     };
     limits::check_files(&files, &person.app.limits)?;
     let key = Key::Files {
-        owner: person.name.clone(),
+        owner: person.principal.name.clone(),
         sha256: files.sha256,
     };
     match uploads::find(session, &key).await? {
@@ -284,51 +276,6 @@ fn new_id(now: Timestamp) -> JobId {
         seconds,
         nanoseconds,
     )))
-}
-
-/// A job that shall not wait for a cluster that is away is refused before there is one.
-fn check_contact(spec: &JobSpec, cluster: &StoredCluster, now: Timestamp) -> Result<(), Refusal> {
-    if spec.if_offline == IfOffline::Wait || invoke_hooks::sabotaged("no-if-offline") {
-        return Ok(());
-    }
-    match waiting::absence(&cluster.name, cluster.last_contact, now) {
-        None => Ok(()),
-        Some(absence) => Err(Refusal::new(
-            ProblemCode::ClusterOffline,
-            format!(
-                "{}, and the job was not to wait for it: see to its runner, or submit the job with if_offline \"wait\"",
-                absence.message
-            ),
-        )),
-    }
-}
-
-/// Jobs wait in the store while RabbitMQ is away or full, but not without end: what is not sent for so
-/// long, nobody sees to, and whoever submits more should know.
-async fn check_outbox(
-    app: &App,
-    session: &mut Session,
-    cluster: &StoredCluster,
-    now: Timestamp,
-) -> Result<(), Refusal> {
-    let problem = match app.broker.health() {
-        Health::Connected => return Ok(()),
-        Health::Blocked { why } => format!("RabbitMQ takes no messages ({why})"),
-        Health::Disconnected { why } => {
-            format!("the dispatcher has no connection to RabbitMQ ({why})")
-        }
-    };
-    let limit = now.saturating_sub(MAX_UNSENT_AGE).unwrap_or(Timestamp::MIN);
-    if !backlog::unsent_since(session, cluster.id, limit).await? {
-        return Ok(());
-    }
-    let detail = format!(
-        "{problem}, and jobs for cluster {} have waited to be sent for more than {} minutes: these stay, and no more \
-         are taken until RabbitMQ is back",
-        cluster.name,
-        MAX_UNSENT_AGE.as_mins()
-    );
-    Err(Refusal::new(ProblemCode::Unavailable, detail).retry_after(UNSENT_RETRY_SECONDS))
 }
 
 #[cfg(test)]

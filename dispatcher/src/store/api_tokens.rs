@@ -22,6 +22,20 @@ pub async fn holder(session: &mut Session, sha256: &[u8]) -> Result<Option<Strin
     Ok(row.map(|(name,)| name))
 }
 
+/// Whether any token of this name is not revoked.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn any_is_good(session: &mut Session, name: &str) -> Result<bool, Error> {
+    let row = sql!(
+        session,
+        fetch_optional as (i64,),
+        "SELECT created_at FROM api_tokens WHERE name = $1 AND revoked_at IS NULL LIMIT 1",
+        name,
+    )?;
+    Ok(row.is_some())
+}
+
 /// Makes this the one good token of its owner, under a name that others may have too; the owner's earlier
 /// one is good no more.
 ///

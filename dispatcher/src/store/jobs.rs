@@ -287,36 +287,15 @@ impl TryFrom<JobRow> for StoredJob {
 }
 
 impl Store {
-    /// Accepts a job: one transaction of job, audit line and outbox entry, so that what was accepted
-    /// is always sent, and nothing is sent that was not accepted. `false` if this submitter used the
-    /// key before.
-    ///
-    /// Its files are touched in the same transaction, so that what removes idle files either sees the job or
-    /// was faster, and then the job is not accepted.
+    /// Accepts a job, as [`add`] does, in a transaction of its own. `false` if this submitter used the key
+    /// before.
     ///
     /// # Errors
-    /// [`Error`]; [`Error::FilesGone`] if its files were removed meanwhile.
+    /// As [`add`].
     pub async fn accept(&self, job: &NewJob, now: Timestamp) -> Result<bool, Error> {
         let mut session = self.write().await?;
-        if let Some(files) = &job.files
-            && !uploads::touch(&mut session, files.upload, now).await?
-        {
-            return Err(Error::FilesGone(files.files.sha256));
-        }
-        if !insert(&mut session, job, now).await? {
+        if !add(&mut session, job, now).await? {
             return Ok(false);
-        }
-        // PostgreSQL has done this in the same statement.
-        if matches!(session, Session::Sqlite(_)) {
-            super::outbox::add(&mut session, job.id, now).await?;
-            let object = format!("job {}", job.id);
-            let entry = audit::Entry {
-                who: &job.submitted_by,
-                action: "job.submit",
-                object: &object,
-                outcome: "queued",
-            };
-            audit::add(&mut session, entry, now).await?;
         }
         invoke_hooks::point("dispatcher.submit.before-commit");
         session.commit().await?;
@@ -359,6 +338,38 @@ impl Store {
         self.events().job_changed(job);
         Ok(true)
     }
+}
+
+/// Accepts a job: job, audit line and outbox entry in the caller's transaction, so that what was accepted is
+/// always sent, and nothing is sent that was not accepted. `false` if this submitter used the key before.
+///
+/// Its files are touched in the same transaction, so that what removes idle files either sees the job or
+/// was faster, and then the job is not accepted.
+///
+/// # Errors
+/// [`Error`]; [`Error::FilesGone`] if its files were removed meanwhile.
+pub async fn add(session: &mut Session, job: &NewJob, now: Timestamp) -> Result<bool, Error> {
+    if let Some(files) = &job.files
+        && !uploads::touch(session, files.upload, now).await?
+    {
+        return Err(Error::FilesGone(files.files.sha256));
+    }
+    if !insert(session, job, now).await? {
+        return Ok(false);
+    }
+    // PostgreSQL has done this in the same statement.
+    if matches!(session, Session::Sqlite(_)) {
+        super::outbox::add(session, job.id, now).await?;
+        let object = format!("job {}", job.id);
+        let entry = audit::Entry {
+            who: &job.submitted_by,
+            action: "job.submit",
+            object: &object,
+            outcome: "queued",
+        };
+        audit::add(session, entry, now).await?;
+    }
+    Ok(true)
 }
 
 /// Makes a new version of a job whose state stays as it is.
