@@ -1,9 +1,11 @@
 //! What decides whether a job is taken: the same for one that a person submits at this moment and for one that
 //! a schedule, or one command over many clusters, makes while nobody is there.
 
+use invoke_protocol::id::JobId;
 use invoke_protocol::job::{IfOffline, JobSpec};
 use invoke_protocol::problem::ProblemCode;
 use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
 
 use crate::access::{Action, Principal};
 use crate::api::limits;
@@ -42,6 +44,24 @@ pub async fn check(
     check_contact(spec, cluster, now)?;
     check_outbox(app, session, cluster, now).await?;
     Ok(start_deadline)
+}
+
+/// A new job's id: UUIDv7 of the program's own clock, so that ids sort as jobs were submitted.
+#[must_use]
+pub fn new_job_id(now: Timestamp) -> JobId {
+    JobId::from_uuid(new_uuid(now))
+}
+
+/// A UUIDv7 of the program's own clock.
+#[must_use]
+pub fn new_uuid(now: Timestamp) -> Uuid {
+    let seconds = u64::try_from(now.as_second()).unwrap_or(0);
+    let nanoseconds = u32::try_from(now.subsec_nanosecond()).unwrap_or(0);
+    Uuid::new_v7(uuid::Timestamp::from_unix(
+        uuid::NoContext,
+        seconds,
+        nanoseconds,
+    ))
 }
 
 /// A job that shall not wait for a cluster that is away is refused before there is one.
@@ -87,4 +107,16 @@ async fn check_outbox(
         MAX_UNSENT_AGE.as_mins()
     );
     Err(Refusal::new(ProblemCode::Unavailable, detail).retry_after(UNSENT_RETRY_SECONDS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_time() {
+        let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
+        let later = now + SignedDuration::from_millis(1);
+        assert!(new_job_id(now) < new_job_id(later));
+    }
 }

@@ -1,4 +1,4 @@
-//! Secret variables of jobs, which nobody but the permitted pod may see.
+//! Secret variables, which nobody but the permitted pod may see.
 //!
 //! They are sealed (AES-256-GCM) before they are stored, opened for the answer to a permit, and erased when
 //! their job ends. What an order says of them is the digest of a salted text
@@ -15,6 +15,7 @@ use aws_lc_rs::hmac;
 use invoke_protocol::digest::Sha256;
 use invoke_protocol::environment::{SaltedSecrets, SecretEnvironment};
 use invoke_protocol::id::JobId;
+use uuid::Uuid;
 
 use crate::signing::{random_bytes, sha256};
 use crate::store::{self, Store, secrets};
@@ -25,14 +26,43 @@ pub struct Sealer {
     submissions: hmac::Key,
 }
 
-/// The secret variables of a job, as they are stored.
+/// Whose secret variables they are: what is sealed for one is opened for no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    kind: &'static str,
+    id: Uuid,
+}
+
+impl Owner {
+    /// A job.
+    #[must_use]
+    pub const fn job(id: JobId) -> Self {
+        Self {
+            kind: "job",
+            id: *id.as_uuid(),
+        }
+    }
+
+    /// What the seal is bound to.
+    fn aad(self) -> Aad<Vec<u8>> {
+        Aad::from(self.to_string().into_bytes())
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.id)
+    }
+}
+
+/// Secret variables, as they are stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealedSecrets {
     /// Their names, sorted.
     pub names: Vec<String>,
     /// SHA-256 of the JSON text of [`SaltedSecrets`].
     pub sha256: Sha256,
-    /// That text, sealed for this job: nonce, ciphertext, tag.
+    /// That text, sealed for its owner: nonce, ciphertext, tag.
     pub sealed: Vec<u8>,
 }
 
@@ -55,13 +85,13 @@ pub enum Error {
     #[error("the stored sealing key is no AES-256 key")]
     StoredKey,
     /// The library did not do it.
-    #[error("cannot seal the secret variables of job {0}")]
-    Seal(JobId),
-    /// They were not sealed for this job with this key.
+    #[error("cannot seal the secret variables of {0}")]
+    Seal(Owner),
+    /// They were not sealed for this owner with this key.
     #[error(
-        "cannot open the secret variables of job {0}: they were not sealed for it with this store's key"
+        "cannot open the secret variables of {0}: they were not sealed for it with this store's key"
     )]
-    Open(JobId),
+    Open(Owner),
 }
 
 impl Sealer {
@@ -85,13 +115,13 @@ impl Sealer {
         })
     }
 
-    /// Salts and seals the secret variables of a job; `None` if it has none.
+    /// Salts and seals secret variables; `None` if there are none.
     ///
     /// # Errors
     /// [`Error`].
     pub fn seal(
         &self,
-        job: JobId,
+        owner: Owner,
         variables: SecretEnvironment,
     ) -> Result<Option<SealedSecrets>, Error> {
         if variables.is_empty() {
@@ -104,11 +134,11 @@ impl Sealer {
         };
         let mut text = serde_json::to_vec(&salted).map_err(store::Error::Encode)?;
         // SHA-256 has 32 bytes.
-        let digest = sha256(&text).try_into().map_err(|_| Error::Seal(job))?;
+        let digest = sha256(&text).try_into().map_err(|_| Error::Seal(owner))?;
         let nonce = self
             .key
-            .seal_in_place_append_tag(Aad::from(job.as_uuid().as_bytes()), &mut text)
-            .map_err(|_| Error::Seal(job))?;
+            .seal_in_place_append_tag(owner.aad(), &mut text)
+            .map_err(|_| Error::Seal(owner))?;
         Ok(Some(SealedSecrets {
             names,
             sha256: Sha256::from_bytes(digest),
@@ -116,20 +146,29 @@ impl Sealer {
         }))
     }
 
-    /// The JSON text of [`SaltedSecrets`] that was sealed for a job.
+    /// The JSON text of [`SaltedSecrets`] that was sealed for an owner.
     ///
     /// # Errors
     /// [`Error::Open`].
-    pub fn open(&self, job: JobId, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+    pub fn open(&self, owner: Owner, sealed: &[u8]) -> Result<Vec<u8>, Error> {
         let (nonce, text) = sealed
             .split_first_chunk::<NONCE_LEN>()
-            .ok_or(Error::Open(job))?;
+            .ok_or(Error::Open(owner))?;
         let (nonce, mut text) = (Nonce::from(nonce), text.to_vec());
-        let aad = Aad::from(job.as_uuid().as_bytes());
-        let opened = self.key.open_in_place(nonce, aad, &mut text);
-        let length = opened.map_err(|_| Error::Open(job))?.len();
+        let opened = self.key.open_in_place(nonce, owner.aad(), &mut text);
+        let length = opened.map_err(|_| Error::Open(owner))?.len();
         text.truncate(length);
         Ok(text)
+    }
+
+    /// The variables that were sealed for an owner, to be sealed again for one that is made of it.
+    ///
+    /// # Errors
+    /// [`Error::Open`].
+    pub fn open_variables(&self, owner: Owner, sealed: &[u8]) -> Result<SecretEnvironment, Error> {
+        let salted: SaltedSecrets =
+            serde_json::from_slice(&self.open(owner, sealed)?).map_err(|_| Error::Open(owner))?;
+        Ok(salted.variables)
     }
 
     /// What tells whether a submission that comes again is the same: a digest from which nothing of it can be
@@ -150,8 +189,8 @@ mod tests {
         Sealer::new(&[key; 32], b"submissions").unwrap()
     }
 
-    fn job(number: u128) -> JobId {
-        JobId::from_uuid(uuid::Uuid::from_u128(number))
+    fn job(number: u128) -> Owner {
+        Owner::job(JobId::from_uuid(Uuid::from_u128(number)))
     }
 
     fn secret() -> SecretEnvironment {
@@ -167,6 +206,8 @@ mod tests {
         let salted: SaltedSecrets = serde_json::from_slice(&text).unwrap();
         assert_eq!((salted.variables, salted.salt.len()), (secret(), 32));
         assert_eq!(sealed.names, ["TOKEN"]);
+        let variables = sealer(1).open_variables(job(1), &sealed.sealed).unwrap();
+        assert_eq!(variables, secret());
         let none = sealer(1).seal(job(1), SecretEnvironment::default());
         assert_eq!(none.unwrap(), None);
     }
@@ -185,6 +226,11 @@ mod tests {
     fn secrets_are_opened_for_their_own_job_with_their_own_key() {
         let sealed = sealer(1).seal(job(1), secret()).unwrap().unwrap().sealed;
         assert!(sealer(1).open(job(2), &sealed).is_err());
+        let other = Owner {
+            kind: "schedule",
+            ..job(1)
+        };
+        assert!(sealer(1).open(other, &sealed).is_err());
         assert!(sealer(2).open(job(1), &sealed).is_err());
         let mut changed = sealed.clone();
         changed[NONCE_LEN + 3] ^= 1;

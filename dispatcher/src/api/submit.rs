@@ -10,7 +10,6 @@ use axum::response::{IntoResponse as _, Response};
 use invoke_protocol::api::{IDEMPOTENCY_KEY, JOB, JOBS};
 use invoke_protocol::command::{Command, Unchecked};
 use invoke_protocol::environment::Environment;
-use invoke_protocol::id::JobId;
 use invoke_protocol::job::{Job, JobSpec};
 use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::path;
@@ -22,8 +21,8 @@ use uuid::Uuid;
 use super::view::view;
 use super::{cluster_choice, limits};
 use crate::access::Person;
-use crate::app::App;
 use crate::problem::Refusal;
+use crate::sealing::Owner;
 use crate::store::clusters::StoredCluster;
 use crate::store::jobs::{self, NewFiles, NewJob, StoredJob};
 use crate::store::uploads::{self, Key};
@@ -201,10 +200,17 @@ async fn plan(
     now: Timestamp,
 ) -> Result<(NewJob, StoredCluster), Refusal> {
     let cluster = cluster_choice::choose(session, spec.cluster.as_ref()).await?;
-    let start_deadline =
-        acceptance::check(&person.app, session, &person.principal, &spec, &cluster, now).await?;
+    let start_deadline = acceptance::check(
+        &person.app,
+        session,
+        &person.principal,
+        &spec,
+        &cluster,
+        now,
+    )
+    .await?;
     let files = files(session, person, &spec).await?;
-    let id = new_id(now);
+    let id = acceptance::new_job_id(now);
     let job = NewJob {
         id,
         cluster: cluster.id,
@@ -217,7 +223,7 @@ async fn plan(
         request_digest,
         files,
         environment: spec.environment,
-        secrets: person.app.sealer.seal(id, spec.secrets)?,
+        secrets: person.app.sealer.seal(Owner::job(id), spec.secrets)?,
         stdin: spec.stdin,
     };
     Ok((job, cluster))
@@ -265,17 +271,6 @@ async fn files(
 fn files_missing(what: &str) -> Refusal {
     let detail = format!("{what}: upload it whole, then submit the job again");
     Refusal::new(ProblemCode::FilesMissing, detail)
-}
-
-/// UUIDv7 of the program's own clock, so that ids sort as jobs were submitted.
-fn new_id(now: Timestamp) -> JobId {
-    let seconds = u64::try_from(now.as_second()).unwrap_or(0);
-    let nanoseconds = u32::try_from(now.subsec_nanosecond()).unwrap_or(0);
-    JobId::from_uuid(Uuid::new_v7(uuid::Timestamp::from_unix(
-        uuid::NoContext,
-        seconds,
-        nanoseconds,
-    )))
 }
 
 #[cfg(test)]
@@ -332,18 +327,5 @@ mod tests {
         the body is not what is expected here: EOF while parsing an object at line 1 column 30
         the body is not what is expected here: expected value at line 1 column 21
         "#);
-    }
-
-    fn now() -> Timestamp {
-        "2026-11-22T10:00:00Z".parse().unwrap()
-    }
-
-    #[test]
-    fn ids_sort_by_time() {
-        let (earlier, later) = (
-            new_id(now()),
-            new_id(now() + jiff::SignedDuration::from_millis(1)),
-        );
-        assert!(earlier < later);
     }
 }

@@ -11,6 +11,7 @@ use crate::access::runner::Runner;
 use crate::api::path::{JobPath, json};
 use crate::clock;
 use crate::problem::Refusal;
+use crate::sealing::Owner;
 use crate::store::jobs::{self, StoredJob};
 
 /// For how long a permit is good, in seconds from the moment it was granted: a shim that was paused in
@@ -74,7 +75,7 @@ async fn secrets(runner: &Runner, job: &StoredJob) -> Result<Option<Vec<u8>>, Re
         let detail = format!("job {} ended at this moment: ask again", job.id);
         Refusal::new(ProblemCode::Unavailable, detail)
     })?;
-    Ok(Some(runner.app.sealer.open(job.id, &sealed)?))
+    Ok(Some(runner.app.sealer.open(Owner::job(job.id), &sealed)?))
 }
 
 fn last_moment(job: &StoredJob) -> Timestamp {
