@@ -217,6 +217,69 @@ impl Drop for Partition {
     }
 }
 
+/// Cuts the TCP connections with the dispatcher that there are (RST to either end), once there are any. New
+/// ones can be made at once. The caller is in the hub's network.
+///
+/// # Panics
+/// If the kernel cannot, or there are none, or for what has nothing to do with the dispatcher.
+pub fn cut(bed: &Bed, between: Between) {
+    let hub = &bed.hub_ip;
+    let who = match between {
+        Between::ClientAndDispatcher => format!("dst = {hub}"),
+        Between::ClusterAndDispatcher => format!("not dst = {hub}"),
+        other => panic!("{other:?}: only the dispatcher's connections are cut"),
+    };
+    let what = format!("a connection to cut, {between:?}");
+    wait::until(&what, Duration::from_secs(30), || {
+        let mut command = Command::new("ss");
+        command.args(["-K", "-H", "-t", "-n", "state", "established"]);
+        let ran = run(command.arg(format!("sport = :8443 and {who}")));
+        assert_eq!(ran.code, 0, "{ran:?}");
+        (!ran.stdout.is_empty()).then_some(())
+    });
+}
+
+/// A slow line between cluster and hub, until the end.
+pub struct SlowLine;
+
+const ENDS: [&str; 2] = ["INVOKE_TEST_CLUSTER_NETNS", "INVOKE_TEST_HUB_NETNS"];
+
+impl SlowLine {
+    /// At a rate as tc(8) writes it, such as `64kbit`, in either direction.
+    ///
+    /// # Panics
+    /// If tc does not take it.
+    #[must_use]
+    pub fn new(rate: &str) -> Self {
+        for end in ENDS {
+            let ran = shape(
+                end,
+                &[
+                    "add", "dev", "uplink", "root", "tbf", "rate", rate, "burst", "16kb",
+                    "latency", "4s",
+                ],
+            );
+            assert_eq!(ran.code, 0, "{ran:?}");
+        }
+        Self
+    }
+}
+
+impl Drop for SlowLine {
+    fn drop(&mut self) {
+        for end in ENDS {
+            let _ = shape(end, &["del", "dev", "uplink", "root"]);
+        }
+    }
+}
+
+fn shape(end: &str, arguments: &[&str]) -> Ran {
+    let namespace = variable(end);
+    run(Command::new("tc")
+        .args(["-n", &namespace, "qdisc"])
+        .args(arguments))
+}
+
 /// Nodes that take no new pods, until the end: what has no pod's place yet waits.
 pub struct Cordoned<'a>(&'a Bed);
 

@@ -8,6 +8,7 @@ pub mod process;
 pub mod wait;
 pub mod collector;
 pub mod canary;
+pub mod noise;
 pub mod hooks;
 pub mod faults;
 pub mod broker;

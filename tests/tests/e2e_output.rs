@@ -1,10 +1,11 @@
 //! Output out: any size, byte for byte, each stream by itself, and loud where something is missing.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read as _, Seek as _, Write as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use invoke_tests::bed::{Bed, bed};
+use invoke_tests::noise::Sha256;
 use invoke_tests::process::run;
 use invoke_tests::wait;
 
@@ -38,16 +39,9 @@ fn bytes_of_every_size_arrive() {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    let mut child = Command::new("sha256sum")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("sha256sum is there");
-    let mut stdin = child.stdin.take().expect("it is a pipe");
-    stdin.write_all(bytes).expect("sha256sum reads");
-    drop(stdin);
-    let output = child.wait_with_output().expect("sha256sum ends");
-    String::from_utf8_lossy(&output.stdout)[..64].to_owned()
+    let mut sum = Sha256::begin();
+    sum.write_all(bytes).expect("sha256sum reads");
+    sum.finish()
 }
 
 #[test]
@@ -61,6 +55,64 @@ fn a_line_of_fifty_megabytes_is_a_line() {
     );
     assert!(ran.stdout[..50_000_000].iter().all(|byte| *byte == b'x'));
     assert!(ran.stdout.ends_with(b"x\nend"), "no newline is added");
+}
+
+/// The next line of a command's stream that is no word of the CLI's.
+fn next_line(stream: &mut dyn BufRead) -> String {
+    let mut line = String::new();
+    loop {
+        stream.read_line(&mut line).expect("invoke runs");
+        if !line.starts_with("invoke: ") {
+            return line.trim_end().to_owned();
+        }
+        line.clear();
+    }
+}
+
+/// One sequence for both streams: what the shim read first comes first, also where somebody has both of them
+/// written into one file. Each line waits for the one before to be seen, so no two can be read together.
+#[test]
+fn lines_of_both_streams_keep_their_order() {
+    let bed = bed();
+    let line = "echo $INVOKE_JOB_ID; \
+                for i in {1..50}; do read go; echo out $i; read go; echo err $i >&2; done";
+    let mut command = bed.invoke();
+    command.args(["--stdin", line]).stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("invoke runs");
+    let mut go = child.stdin.take().expect("it is a pipe");
+    let mut stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+    let mut stderr = BufReader::new(child.stderr.take().expect("it is a pipe"));
+    let job = next_line(&mut stdout);
+    let mut expected = vec![job.clone()];
+    for number in 1..=50 {
+        for (name, stream) in [
+            ("out", &mut stdout as &mut dyn BufRead),
+            ("err", &mut stderr),
+        ] {
+            go.write_all(b"go\n").expect("invoke reads");
+            expected.push(format!("{name} {number}"));
+            assert_eq!(next_line(stream), expected[expected.len() - 1]);
+        }
+    }
+    drop(go);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    let mut both = tempfile::tempfile().expect("there is room");
+    let mut logs = bed.invoke();
+    logs.args(["logs", "--timestamps", &job]);
+    let file = || both.try_clone().expect("it is open");
+    let logs = logs.stdout(file()).stderr(file()).status();
+    assert_eq!(logs.expect("invoke runs").code(), Some(0));
+    both.rewind().expect("it is a file");
+    let mut text = String::new();
+    both.read_to_string(&mut text).expect("it is text");
+    let lines: Vec<_> = text
+        .lines()
+        .map(|line| line.split_once(' ').expect("a time and a line"))
+        .collect();
+    let (times, seen): (Vec<_>, Vec<_>) = lines.into_iter().unzip();
+    assert_eq!(seen, expected);
+    assert!(times.is_sorted(), "{text}");
 }
 
 /// Neither end of the pipe decides when a command is over: its own process does.

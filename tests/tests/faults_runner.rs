@@ -3,14 +3,14 @@
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use invoke_tests::bed::variable;
 use invoke_tests::broker;
 use invoke_tests::canary::{Canary, Invariant, Violation, is_over, violation};
-use invoke_tests::faults::{self, Between, Cordoned, NoRunner, Partition, PausedPod};
+use invoke_tests::faults::{self, Between, Cordoned, NoRunner, Partition, PausedPod, SlowLine};
 use invoke_tests::hooks::{self, Program};
 use invoke_tests::process::{Ran, run};
 use invoke_tests::row::{Row, Without, World, arm_once, prove, set_on_deployment};
@@ -712,42 +712,6 @@ fn row_33_the_line_is_slow() {
         found.extend(world.settle(&short, &[second], SOON));
         found
     });
-}
-
-/// A slow line between cluster and hub, until the end.
-struct SlowLine;
-
-const ENDS: [&str; 2] = ["INVOKE_TEST_CLUSTER_NETNS", "INVOKE_TEST_HUB_NETNS"];
-
-impl SlowLine {
-    fn new(rate: &str) -> Self {
-        for end in ENDS {
-            let ran = shape(
-                end,
-                &[
-                    "add", "dev", "uplink", "root", "tbf", "rate", rate, "burst", "16kb",
-                    "latency", "4s",
-                ],
-            );
-            assert_eq!(ran.code, 0, "{ran:?}");
-        }
-        Self
-    }
-}
-
-impl Drop for SlowLine {
-    fn drop(&mut self) {
-        for end in ENDS {
-            let _ = shape(end, &["del", "dev", "uplink", "root"]);
-        }
-    }
-}
-
-fn shape(end: &str, arguments: &[&str]) -> Ran {
-    let namespace = variable(end);
-    run(Command::new("tc")
-        .args(["-n", &namespace, "qdisc"])
-        .args(arguments))
 }
 
 /// Deadlines are the store's. What looks out of time to a runner is not run, and says why.
