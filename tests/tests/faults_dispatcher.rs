@@ -1,7 +1,7 @@
 //! Rows 1 to 9: faults of the dispatcher.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +15,7 @@ use invoke_tests::canary::{Canary, Invariant, Violation, violation};
 use invoke_tests::database::{Locked, all_jobs, rows};
 use invoke_tests::faults::{self, NoRunner, Paused};
 use invoke_tests::hooks::{self, Program};
+use invoke_tests::noise::{self, Sha256};
 use invoke_tests::process::{Ran, run};
 use invoke_tests::row::{Row, Without, World, arm_once, prove};
 use invoke_tests::wait;
@@ -322,7 +323,7 @@ fn await_rows(query: &str, count: usize) {
     });
 }
 
-/// A small file system over the folder of the dispatcher's blobs, until the end. What was there before is
+/// A file system of 1 MiB over the folder of the dispatcher's blobs, until the end. What was there before is
 /// there again then.
 struct SmallDisk(PathBuf);
 
@@ -351,7 +352,7 @@ impl SmallDisk {
         self.0.join("filler")
     }
 
-    /// `ro`: as the kernel does to a file system in which it found damage; or `rw`.
+    /// `ro`: as the kernel does to a file system in which it found damage; or `rw`; or `size=…`.
     fn remount(&self, how: &str) {
         let mut command = Command::new("mount");
         let ran = run(command.args(["-o", &format!("remount,{how}")]).arg(&self.0));
@@ -413,6 +414,110 @@ fn row_06_the_blob_disk_is_full() {
         disk.make_room();
         let mut found = world.settle_run(&canary, std::slice::from_ref(&job), soon(world));
         found.extend(world.has_all_output(&canary, &job));
+        found
+    });
+}
+
+/// Whoever gives up is told why, and what to do; whoever does not is through when there is room.
+#[test]
+#[ignore = "long: make faults"]
+fn row_06_the_blob_disk_is_full_of_an_archive() {
+    let row = Row {
+        number: 6,
+        fault: "the disk of the dispatcher's blobs is full from the middle of an upload of attached files on: one CLI gives up, another one tries until there is room",
+        without: Without::Dispatcher("no-storage-full"),
+        breaks: Invariant::ClearState,
+    };
+    prove(&row, |world| {
+        let disk = SmallDisk::new();
+        let folder = tempfile::tempdir().expect("there is room");
+        let digest = noise::written(&folder.path().join("noise"), 3);
+        let upload = |retry_for| {
+            let mut command = world.bed.invoke();
+            command.current_dir(folder.path());
+            command.args(["--retry-for", retry_for, "-f", "noise", "sha256sum noise"]);
+            command
+        };
+        let mut found = Vec::new();
+        let refused = run(&mut upload("1s"));
+        if refused.code == 0 || !refused.stderr_text().contains("no room") {
+            let words = format!("who gives up is told {refused:?}");
+            found.push(violation(Invariant::ClearState, "the upload", words));
+        }
+        let ran = run_after_a_pause(upload("60s"), || disk.remount("size=8m"));
+        if (ran.code, noise::digest(&ran.stdout_text())) != (0, digest) {
+            let words = format!("with room again, the command found {ran:?}");
+            found.push(violation(Invariant::ClearState, "the files", words));
+        }
+        found.extend(world.left_over());
+        found
+    });
+}
+
+/// Runs the CLI, and does something once it has said that it tries again.
+fn run_after_a_pause(mut command: Command, act: impl FnOnce()) -> Ran {
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("invoke runs");
+    let mut said = BufReader::new(child.stderr.take().expect("it is a pipe"));
+    let mut stderr = Vec::new();
+    while !String::from_utf8_lossy(&stderr).contains("trying again")
+        && said.read_until(b'\n', &mut stderr).expect("it is a pipe") > 0
+    {}
+    act();
+    said.read_to_end(&mut stderr).expect("it is a pipe");
+    let output = child.wait_with_output().expect("it ends");
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: output.stdout,
+        stderr,
+    }
+}
+
+/// What a command leaves waits in its pod until there is room.
+#[test]
+#[ignore = "long: make faults"]
+fn row_06_the_blob_disk_is_full_of_artifacts() {
+    let row = Row {
+        number: 6,
+        fault: "the disk of the dispatcher's blobs is full from the middle of an upload of artifacts on, for some seconds after the command has ended",
+        without: Without::Dispatcher("no-storage-full"),
+        breaks: Invariant::OutputComplete,
+    };
+    prove(&row, |world| {
+        let disk = SmallDisk::new();
+        let alarm = "there is no room for output and files";
+        let before = logged(alarm);
+        let leave =
+            "head -c 3M /dev/urandom > $INVOKE_ARTIFACTS/noise; sha256sum $INVOKE_ARTIFACTS/noise";
+        let submitted = world.bed.ran(&["--no-wait", leave]);
+        assert_eq!(submitted.code, 0, "{submitted:?}");
+        let job = submitted.stdout_text().trim().to_owned();
+        await_logged(world, alarm, before);
+        disk.remount("size=8m");
+        let ran = world.bed.ran(&["logs", "-f", &job]);
+        let folder = tempfile::tempdir().expect("there is room");
+        let into = folder.path().to_str().expect("its name is plain");
+        let got = world.bed.ran(&[
+            "--retry-for",
+            "5s",
+            "artifacts",
+            &job,
+            "get",
+            "--all",
+            "-d",
+            into,
+        ]);
+        let arrived = std::fs::read(folder.path().join("noise")).unwrap_or_default();
+        let mut sum = Sha256::begin();
+        sum.write_all(&arrived).expect("sha256sum reads");
+        let mut found = Vec::from_iter(world.left_over());
+        if (ran.code, got.code, noise::digest(&ran.stdout_text())) != (0, 0, sum.finish()) {
+            let words = format!(
+                "{} bytes of artifacts are there: {ran:?}; {got:?}",
+                arrived.len()
+            );
+            found.push(violation(Invariant::OutputComplete, &job, words));
+        }
         found
     });
 }
