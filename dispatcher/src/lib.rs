@@ -20,6 +20,7 @@ pub mod problem;
 pub mod api;
 pub mod acceptance;
 pub mod waiting;
+pub mod timing;
 pub mod store;
 pub mod events;
 pub mod signing;

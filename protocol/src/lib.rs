@@ -4,7 +4,8 @@
 //! to run ([`command`]) with which [`files`] and which [`environment`], is submitted and shown
 //! ([`job`]), moves through [`state`]s, travels to its cluster as a signed order ([`envelope`]) over the
 //! names in [`topology`], is handed to a pod ([`shim`]) on the word of a [`runner`], and ends as
-//! [`output`] and [`artifacts`]. [`api`] has what people's doors speak, [`problem`] how any door refuses.
+//! [`output`] and [`artifacts`]. A schedule makes jobs by its [`timing`]. [`api`] has what people's doors
+//! speak, [`problem`] how any door refuses.
 
 pub mod id;
 pub mod digest;
@@ -19,6 +20,7 @@ pub mod runner;
 pub mod shim;
 pub mod output;
 pub mod artifacts;
+pub mod timing;
 pub mod api;
 pub mod problem;
 
