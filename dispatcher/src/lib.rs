@@ -5,7 +5,7 @@
 //! [`api`]), is stored ([`store`]), signed and sent ([`outbox`], [`broker`]), taken, permitted and
 //! reported on by the runners' doors ([`runners`]), its output is kept ([`output`], [`blobs`]) with what
 //! else is uploaded for it ([`upload`]), and what nobody reports in time the [`sweeper`] ends. What has
-//! been kept long enough, `retention` removes.
+//! been kept long enough, `retention` removes. When a schedule makes a job, [`timing`] says.
 //!
 //! What is deliberately absent: no state of a job outside the store, no message that carries a
 //! credential, no route without an authenticated caller, no plain HTTP.

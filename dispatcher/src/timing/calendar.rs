@@ -158,7 +158,7 @@ pub enum Problem {
     RuleMismatch(&'static str, &'static str),
     #[error("the rule has COUNT and UNTIL: write one of them")]
     CountAndUntil,
-    #[error("the rule does not come to its COUNT in many years: write UNTIL")]
+    #[error("the rule does not come to its COUNT in fifty years: write UNTIL")]
     CountNotReached,
     #[error(
         "an event that repeats may last 366 days at most: write one event that does not repeat"
@@ -260,8 +260,8 @@ fn own_zone(calendars: &[Component]) -> Result<TimeZone, Error> {
         return Ok(TimeZone::UTC);
     };
     let name = line.value.parse::<TimeZoneName>().ok();
-    name.and_then(|name| zone::find(&name).ok())
-        .ok_or_else(|| line.error(Problem::UnknownZone(line.value.clone())))
+    name.and_then(|name| zone::known(&name))
+        .ok_or_else(|| line.error(Problem::UnknownZone(component::short(&line.value))))
 }
 
 impl Line {

@@ -24,15 +24,18 @@ fn hint(suggestion: Option<&str>) -> String {
     }
 }
 
-/// The zone of a name. Its rules are those of the machine's time zone database, or else the program's own.
+/// The zone of a name, or which name was meant.
 pub(super) fn find(name: &TimeZoneName) -> Result<TimeZone, Unknown> {
-    match TimeZone::get(name.as_str()) {
-        Ok(zone) if is_place(name.as_str()) => Ok(zone),
-        _ => Err(Unknown {
-            name: name.clone(),
-            suggestion: nearest(name.as_str()),
-        }),
-    }
+    known(name).ok_or_else(|| Unknown {
+        name: name.clone(),
+        suggestion: nearest(name.as_str()),
+    })
+}
+
+/// The zone of a name. Its rules are those of the machine's time zone database, or else the program's own.
+pub(super) fn known(name: &TimeZoneName) -> Option<TimeZone> {
+    let zone = TimeZone::get(name.as_str()).ok();
+    zone.filter(|_| is_place(name.as_str()))
 }
 
 fn is_place(name: &str) -> bool {

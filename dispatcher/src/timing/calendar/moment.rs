@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Span, Timestamp};
 
 use super::component::{Component, Line, short};
 use super::{Error, Problem};
+use crate::timing::zone;
 
 /// The zones that times of a file may be in, besides those of the time zone database.
 pub(super) struct Zones<'a> {
@@ -74,10 +75,7 @@ impl Zones<'_> {
         let Some(name) = line.parameter("TZID") else {
             return Ok(self.floating.clone());
         };
-        let known = name
-            .parse()
-            .ok()
-            .and_then(|name| crate::timing::zone::find(&name).ok());
+        let known = name.parse().ok().and_then(|name| zone::known(&name));
         match (known, self.described.get(name).cloned()) {
             (Some(zone), _) | (None, Some(Some(zone))) => Ok(zone),
             (None, Some(None)) => Err(line.error(Problem::UnreadableZone(short(name)))),

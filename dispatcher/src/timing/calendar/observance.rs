@@ -37,15 +37,16 @@ fn latest(described: &Component, kind: &str) -> Option<Observance> {
     let mut latest: Option<(Moment, Observance)> = None;
     for part in observances {
         let start = Moment::parse(&part.property("DTSTART")?.value, &TimeZone::UTC).ok()?;
-        let change = match part.property("RRULE") {
+        let rule = part
+            .property("RRULE")
+            .map(|line| line.value.to_ascii_uppercase());
+        let is_over = |rule: &String| rule.contains("UNTIL=") || rule.contains("COUNT=");
+        if rule.as_ref().is_some_and(is_over) {
+            continue;
+        }
+        let change = match rule {
             None => None,
-            Some(rule) => {
-                let rule = Rule::parse(&rule.value, &start).ok()?;
-                if rule.until.is_some() {
-                    continue;
-                }
-                Some(posix_change(&rule, &start)?)
-            }
+            Some(rule) => Some(posix_change(&Rule::parse(&rule, &start).ok()?, &start)?),
         };
         let offset = parse_offset(&part.property("TZOFFSETTO")?.value)?;
         if latest

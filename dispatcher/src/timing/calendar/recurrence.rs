@@ -5,6 +5,9 @@
 //! next week looks at next week, however long ago the event began. Only `COUNT` has to be counted from there,
 //! once, when the file is read.
 
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
 use jiff::civil::{Date, DateTime, Time, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{Span, ToSpan as _};
@@ -16,8 +19,14 @@ use super::moment::{self, Moment};
 /// The longest interval, in periods.
 const MAX_INTERVAL: i32 = 1000;
 
-/// How many periods are looked at to find the end of what has a COUNT.
-const MAX_PERIODS_COUNTED: i64 = 5000;
+/// How many days are looked at to find the end of what has a COUNT: fifty years.
+const MAX_DAYS_COUNTED: i64 = 366 * 50;
+
+/// The most times of one day.
+const MAX_TIMES: usize = 48;
+
+/// The most days that BYDAY names.
+const MAX_DAYS: usize = 100;
 
 /// A rule, with the start that gives it what it leaves out.
 #[derive(Debug, Clone)]
@@ -34,7 +43,7 @@ pub(super) struct Rule {
     week_start: Weekday,
     start: DateTime,
     /// The last time at which it may recur.
-    pub(super) until: Option<DateTime>,
+    until: Option<DateTime>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,24 +86,19 @@ impl Rule {
     /// How often it recurs at most in so many days.
     pub(super) fn most_in_days(&self, days: i64) -> usize {
         let in_month = 31.min(self.month_days.len() + 5 * self.days.len());
-        let (length, in_period) = match self.frequency {
-            Frequency::Daily => (1, 1),
-            Frequency::Weekly => (7, self.days.len()),
-            Frequency::Monthly => (28, in_month),
-            Frequency::Yearly => (
-                365,
-                in_month
-                    * if self.months.is_empty() {
-                        12
-                    } else {
-                        self.months.len()
-                    },
-            ),
+        let months = match self.months.len() {
+            0 => 12,
+            months => months,
         };
-        let periods = days / (length * i64::from(self.interval)) + 2;
-        usize::try_from(periods)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(in_period * self.times.len())
+        let in_period = match self.frequency {
+            Frequency::Daily => 1,
+            Frequency::Weekly => self.days.len(),
+            Frequency::Monthly => in_month,
+            Frequency::Yearly => months * in_month,
+        };
+        let period = i64::from(self.frequency.days()) * i64::from(self.interval);
+        let periods = usize::try_from(days / period + 2).unwrap_or(usize::MAX);
+        periods.saturating_mul(in_period * self.times.len())
     }
 
     /// The days of a period, from its first to its last.
@@ -205,7 +209,8 @@ impl Rule {
         let Some(more) = count.checked_sub(2) else {
             return Ok(self.start);
         };
-        let periods = (0..MAX_PERIODS_COUNTED).map_while(|number| self.period(number));
+        let in_period = i64::from(self.frequency.days());
+        let periods = (0..MAX_DAYS_COUNTED / in_period).map_while(|number| self.period(number));
         periods
             .flat_map(|(first, last)| self.in_period(first, last))
             .filter(|wall| *wall > self.start)
@@ -253,7 +258,12 @@ impl Parts {
                 let is_allowed = |n: i8| (1..=31).contains(&n.saturating_abs());
                 self.month_days = numbers("BYMONTHDAY", value, allowed, is_allowed)?;
             }
-            "BYDAY" => self.days = value.split(',').map(Day::parse).collect::<Result<_, _>>()?,
+            "BYDAY" => {
+                self.days = value.split(',').map(Day::parse).collect::<Result<_, _>>()?;
+                if self.days.len() > MAX_DAYS {
+                    return Err(Problem::Unsupported("a BYDAY of so many days"));
+                }
+            }
             "BYHOUR" => self.hours = numbers("BYHOUR", value, "0 to 23", |n| (0..24).contains(&n))?,
             "BYMINUTE" => {
                 self.minutes = numbers("BYMINUTE", value, "0 to 59", |n| (0..60).contains(&n))?;
@@ -279,6 +289,9 @@ impl Parts {
         self.check(frequency, start)?;
         let count = self.count;
         let times = self.times(start);
+        if times.len() > MAX_TIMES {
+            return Err(Problem::Unsupported("an event of more than 48 times a day"));
+        }
         let mut rule = Rule {
             frequency,
             interval: self.interval.unwrap_or(1),
@@ -334,8 +347,6 @@ impl Parts {
                 }
             }
         }
-        times.sort_unstable();
-        times.dedup();
         times
     }
 }
@@ -372,6 +383,16 @@ impl Frequency {
             "MONTHLY" => Ok(Self::Monthly),
             "YEARLY" => Ok(Self::Yearly),
             _ => Err(Problem::Frequency(short(text))),
+        }
+    }
+
+    /// How many days a period has at least.
+    const fn days(self) -> i32 {
+        match self {
+            Self::Daily => 1,
+            Self::Weekly => 7,
+            Self::Monthly => 28,
+            Self::Yearly => 365,
         }
     }
 
@@ -434,18 +455,21 @@ fn until(value: &str, start: &Moment) -> Result<DateTime, Problem> {
     Ok(until.wall)
 }
 
-fn numbers<T: std::str::FromStr + Copy>(
+/// The numbers of a list in order, each once.
+fn numbers<T: FromStr + Copy + Ord>(
     part: &'static str,
     text: &str,
     allowed: &'static str,
     is_allowed: impl Fn(T) -> bool,
 ) -> Result<Vec<T>, Problem> {
-    text.split(',')
+    let numbers: Result<BTreeSet<_>, _> = text
+        .split(',')
         .map(|text| number(part, text, allowed, &is_allowed))
-        .collect()
+        .collect();
+    Ok(numbers?.into_iter().collect())
 }
 
-fn number<T: std::str::FromStr + Copy>(
+fn number<T: FromStr + Copy>(
     part: &'static str,
     text: &str,
     allowed: &'static str,
