@@ -24,9 +24,10 @@ fn calendar(text: &str) -> Calendar {
 }
 
 fn refusal(text: &str) -> String {
-    Calendar::parse("freeze", text, None)
-        .unwrap_err()
-        .to_string()
+    match Calendar::parse("freeze", text, None) {
+        Ok(_) => "accepted".to_owned(),
+        Err(error) => error.to_string(),
+    }
 }
 
 /// `2026-03-29T01:00 +8h Night` for each span of a range, in UTC.
@@ -199,11 +200,22 @@ TZOFFSETFROM:-0500
 TZOFFSETTO:-0400
 RRULE:FREQ=YEARLY;BYMONTH=3;BYDAY=2SU
 END:DAYLIGHT
+BEGIN:DAYLIGHT
+DTSTART:20100404T020000
+TZOFFSETFROM:-0500
+TZOFFSETTO:-0400
+RRULE:FREQ=YEARLY;BYMONTH=4;BYDAY=1SU;UNTIL=20110403T070000Z
+END:DAYLIGHT
 BEGIN:STANDARD
 DTSTART:20071104T020000
 TZOFFSETFROM:-0400
 TZOFFSETTO:-0500
 RRULE:FREQ=YEARLY;BYMONTH=11;BYDAY=1SU
+END:STANDARD
+BEGIN:STANDARD
+DTSTART:19670101T000000
+TZOFFSETFROM:-0600
+TZOFFSETTO:-0600
 END:STANDARD
 END:VTIMEZONE
 ";
