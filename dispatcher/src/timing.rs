@@ -164,7 +164,7 @@ pub enum Error {
         /// When it is.
         now: Timestamp,
     },
-    /// No tick in [`LOOK_AHEAD`].
+    /// No tick in ten years.
     #[error(
         "the schedule would not run in the next ten years: write an earlier time, or a cron expression that fires more often"
     )]
