@@ -8,6 +8,7 @@ use invoke_protocol::api::{
 };
 use invoke_protocol::id::{ClusterName, JobId};
 use invoke_protocol::job::{CancelRequest, Job, JobSpec};
+use invoke_protocol::labels::Labels;
 use invoke_protocol::problem::{self, Problem};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -267,7 +268,9 @@ impl Client {
     /// See [`Error`].
     pub async fn add_cluster(&self, name: ClusterName) -> Result<JoinInvitation, Error> {
         let request = self.request(Method::POST, api::CLUSTERS);
-        self.answer(request.json(&AddClusterRequest { name })).await
+        let labels = Labels::default();
+        self.answer(request.json(&AddClusterRequest { name, labels }))
+            .await
     }
 
     /// Makes another join token for a cluster.

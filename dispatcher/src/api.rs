@@ -19,6 +19,7 @@ mod stdin;
 pub(crate) mod artifacts;
 mod cancel;
 mod clusters;
+mod labels;
 mod invitation;
 
 use axum::extract::DefaultBodyLimit;
@@ -58,6 +59,7 @@ pub fn routes() -> OpenApiRouter<Locked> {
         .routes(routes!(artifacts::content))
         .routes(routes!(cancel::cancel))
         .routes(routes!(clusters::list, clusters::add))
+        .routes(routes!(labels::patch))
         .routes(routes!(invitation::another))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
     submission.merge(files).merge(stdin).merge(rest)

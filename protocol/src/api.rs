@@ -10,6 +10,7 @@ use crate::base64_bytes;
 use crate::digest::Sha256;
 use crate::id::{ClusterId, ClusterName, ProfileName};
 use crate::job::Job;
+use crate::labels::Labels;
 use crate::output::Stream;
 use crate::runner::ProfileSummary;
 
@@ -44,10 +45,26 @@ pub const FILES: &str = "/v1/files/{sha256}";
 pub const LIMITS: &str = "/v1/limits";
 /// `POST` [`crate::job::CancelRequest`] (or empty) → 202 [`Job`].
 pub const JOB_CANCEL: &str = "/v1/jobs/{id}/cancel";
+/// `POST` [`crate::fanout::FanOutSpec`] with [`IDEMPOTENCY_KEY`] → 202 [`crate::fanout::FanOut`] with `Location`;
+/// 200 if this key made it before. `GET`, query [`crate::fanout::FanOutsQuery`] → [`crate::fanout::FanOutList`].
+pub const FANOUTS: &str = "/v1/fanouts";
+/// `POST` [`crate::fanout::FanOutSpec`] → [`crate::fanout::FanOutPlan`]. Nothing is stored, and no files need be there.
+pub const FANOUT_PLAN: &str = "/v1/fanouts/plan";
+/// `GET`, query [`crate::fanout::FanOutQuery`] → [`crate::fanout::FanOut`].
+pub const FANOUT: &str = "/v1/fanouts/{id}";
+/// `POST` [`crate::job::CancelRequest`] (or empty) → 202 [`crate::fanout::FanOut`].
+pub const FANOUT_CANCEL: &str = "/v1/fanouts/{id}/cancel";
+/// `POST` (empty) → 202 [`crate::fanout::FanOut`]: a stopped one goes on.
+pub const FANOUT_RESUME: &str = "/v1/fanouts/{id}/resume";
+/// `POST` [`crate::fanout::RetryFailedRequest`] (or empty) → 202 [`crate::fanout::FanOut`]: it goes on, with another
+/// attempt for what has failed.
+pub const FANOUT_RETRY_FAILED: &str = "/v1/fanouts/{id}/retry-failed";
 /// `GET` → [`ClusterList`]. `POST` [`AddClusterRequest`] → 201 [`JoinInvitation`].
 pub const CLUSTERS: &str = "/v1/clusters";
 /// `POST` (empty) → 201 [`JoinInvitation`]: another token for a cluster that exists; the earlier ones are void.
 pub const CLUSTER_JOIN_TOKENS: &str = "/v1/clusters/{name}/join-tokens";
+/// `PATCH` [`crate::labels::LabelsPatch`] → [`Labels`]: as they are then.
+pub const CLUSTER_LABELS: &str = "/v1/clusters/{name}/labels";
 /// `GET` → the OpenAPI document. Needs no token.
 pub const OPENAPI: &str = "/v1/openapi.json";
 /// `GET` → 200 while the process runs. Needs no token.
@@ -250,6 +267,9 @@ pub enum JobEvent {
 pub struct AddClusterRequest {
     /// What to call it.
     pub name: ClusterName,
+    /// What to choose it by, besides its name.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
 }
 
 /// What the cluster's owner needs to install a runner.
@@ -286,6 +306,9 @@ pub struct Cluster {
     pub id: ClusterId,
     /// Its name.
     pub name: ClusterName,
+    /// What it can be chosen by, besides its name.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// Whether its runner speaks.
     pub state: ClusterState,
     /// The version of the runner that spoke last.

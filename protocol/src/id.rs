@@ -79,6 +79,10 @@ uuid_id! {
     JobId, "job"
 }
 uuid_id! {
+    /// One command on many clusters, for ever. UUIDv7, as a job's.
+    FanOutId, "fan-out"
+}
+uuid_id! {
     /// A cluster, made when it is added; a cluster that is added again under an old name has a new one.
     ClusterId, "cluster"
 }

@@ -2,7 +2,7 @@
 //!
 //! The modules are listed in the order in which a job meets them: it is named by [`id`]s, says what
 //! to run ([`command`]) with which [`files`] and which [`environment`], is submitted and shown
-//! ([`job`]), moves through [`state`]s, travels to its cluster as a signed order ([`envelope`]) over the
+//! ([`job`]), perhaps as one of many ([`fanout`]) on the clusters whose [`labels`] a [`selector`] matches, moves through [`state`]s, travels to its cluster as a signed order ([`envelope`]) over the
 //! names in [`topology`], is handed to a pod ([`shim`]) on the word of a [`runner`], and ends as
 //! [`output`] and [`artifacts`]. A schedule makes jobs by its [`timing`]. [`api`] has what people's doors
 //! speak, [`problem`] how any door refuses.
@@ -13,6 +13,9 @@ pub mod command;
 pub mod environment;
 pub mod files;
 pub mod job;
+pub mod labels;
+pub mod selector;
+pub mod fanout;
 pub mod state;
 pub mod envelope;
 pub mod topology;

@@ -74,7 +74,15 @@ problem_codes! {
     ClusterExists = "cluster_exists", 409, "The cluster exists already";
     UnknownProfile = "unknown_profile", 422, "No such profile";
     InvalidDeadline = "invalid_deadline", 422, "The deadline is out of range";
-    IdempotencyKeyReused = "idempotency_key_reused", 422, "The idempotency key was used for another job";
+    InvalidSelector = "invalid_selector", 422, "That selects no clusters by labels";
+    NoClusterSelected = "no_cluster_selected", 422, "The selector matches no cluster";
+    InvalidShare = "invalid_share", 422, "That is no number of clusters";
+    InvalidCanary = "invalid_canary", 422, "That cannot be a canary";
+    ClustersChanged = "clusters_changed", 409, "The selector matches other clusters now";
+    FanoutNotFound = "fanout_not_found", 404, "No such fan-out";
+    FanoutOver = "fanout_over", 409, "The fan-out is over";
+    FanoutCannotGoOn = "fanout_cannot_go_on", 409, "The fan-out cannot go on";
+    IdempotencyKeyReused = "idempotency_key_reused", 422, "The idempotency key was used for something else";
     JobOver = "job_over", 409, "The job is over";
     NotStarted = "not_started", 409, "The command was never started";
     OtherPod = "other_pod", 409, "The command was started in another pod";

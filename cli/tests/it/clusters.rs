@@ -2,6 +2,7 @@
 
 use insta::assert_snapshot;
 use invoke_protocol::api::{Cluster, ClusterList, ClusterState, JoinInvitation};
+use invoke_protocol::labels::Labels;
 use invoke_protocol::problem::ProblemCode;
 use invoke_protocol::runner::ProfileSummary;
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ fn cluster(name: &str, state: ClusterState) -> Cluster {
         clock_skew_seconds: None,
         id: "0197c1f0-0000-7000-8000-000000000001".parse().unwrap(),
         name: name.parse().unwrap(),
+        labels: Labels::default(),
         state,
         runner_version: None,
         last_contact: None,

@@ -4,6 +4,7 @@ use invoke_protocol::api::{Cluster, ClusterList, ClusterState, JobList, JoinInvi
 use invoke_protocol::command::Command;
 use invoke_protocol::id::RunnerId;
 use invoke_protocol::job::{Job, Step, StepName};
+use invoke_protocol::labels::Labels;
 use invoke_protocol::output::Stream;
 use invoke_protocol::problem::ProblemCode;
 use invoke_protocol::state::{Reason, ReasonCode, Started, StateName};
@@ -325,6 +326,7 @@ fn what_is_told_of_a_cluster_does_nothing() {
         clock_skew_seconds: None,
         id: "0197c1f0-0000-7000-8000-000000000001".parse().unwrap(),
         name: "demo".parse().unwrap(),
+        labels: Labels::default(),
         state: ClusterState::Connected,
         runner_version: Some(HOSTILE.into()),
         last_contact: None,

@@ -26,7 +26,9 @@ CREATE TABLE clusters (
     -- By how many seconds the runner's clock is ahead of ours, if that is worth telling.
     clock_skew     INTEGER,
     -- JSON array of {name, max_run_seconds}.
-    profiles       TEXT NOT NULL
+    profiles       TEXT NOT NULL,
+    -- JSON object: what it can be chosen by, besides its name.
+    labels         TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE join_tokens (

@@ -54,10 +54,10 @@ pub(super) async fn add(
     person: Person,
     body: Bytes,
 ) -> Result<(StatusCode, Json<JoinInvitation>), Refusal> {
-    let AddClusterRequest { name } = json(&body)?;
+    let AddClusterRequest { name, labels } = json(&body)?;
     let (id, now) = (ClusterId::from_uuid(Uuid::new_v4()), clock::now());
     let mut session = person.app.store.write().await?;
-    if !clusters::add(&mut session, id, &name, now).await? {
+    if !clusters::add(&mut session, id, &name, &labels, now).await? {
         let detail = format!(
             "there is a cluster {name} already; `invoke clusters add` is for new ones, and its runner joins anew with a new join token"
         );
@@ -84,6 +84,7 @@ fn shown(cluster: StoredCluster, open_jobs: u64, now: Timestamp) -> Cluster {
         last_contact_seconds: cluster.last_contact.map(|last| seconds_between(last, now)),
         id: cluster.id,
         name: cluster.name,
+        labels: cluster.labels,
         runner_version: cluster.runner_version,
         last_contact: cluster.last_contact,
         clock_skew_seconds: cluster.clock_skew_seconds,

@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::Path;
 use axum::http::StatusCode;
 use invoke_protocol::api::{CLUSTER_JOIN_TOKENS, JoinInvitation};
-use invoke_protocol::id::{ClusterId, ClusterName, ParseError};
+use invoke_protocol::id::{ClusterId, ClusterName};
 use invoke_protocol::problem::Problem;
 use jiff::Timestamp;
 
 use super::cluster_choice;
+use super::path::ClusterPath;
 use crate::access::Person;
 use crate::clock;
 use crate::problem::Refusal;
@@ -32,11 +32,8 @@ const GOOD_FOR: Duration = Duration::from_secs(15 * 60);
 )]
 pub(super) async fn another(
     person: Person,
-    Path(name): Path<String>,
+    ClusterPath(name): ClusterPath,
 ) -> Result<(StatusCode, Json<JoinInvitation>), Refusal> {
-    let name: ClusterName = name
-        .parse()
-        .map_err(|error: ParseError| Refusal::invalid(error.to_string()))?;
     let now = clock::now();
     let mut session = person.app.store.write().await?;
     let cluster = cluster_choice::choose(&mut session, Some(&name)).await?;

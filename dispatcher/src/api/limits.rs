@@ -142,6 +142,7 @@ fn out_of_range(detail: String) -> Refusal {
 #[cfg(test)]
 mod tests {
     use invoke_protocol::id::ProfileName;
+    use invoke_protocol::labels::Labels;
     use serde_json::{Value, json};
 
     use super::*;
@@ -164,6 +165,7 @@ mod tests {
                 max_start_within_seconds,
                 output_cap_bytes: None,
             }],
+            labels: Labels::default(),
         }
     }
 

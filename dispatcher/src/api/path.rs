@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use invoke_protocol::id::JobId;
+use invoke_protocol::id::{ClusterName, JobId, ParseError};
 use serde::de::DeserializeOwned;
 
 use crate::problem::Refusal;
@@ -20,6 +20,22 @@ impl<S: Send + Sync> FromRequestParts<S> for JobPath {
         text.parse()
             .map(Self)
             .map_err(|error| Refusal::invalid_id(&error))
+    }
+}
+
+/// The cluster of a path with `{name}` in it.
+pub(crate) struct ClusterPath(pub(crate) ClusterName);
+
+impl<S: Send + Sync> FromRequestParts<S> for ClusterPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| Refusal::invalid(rejection.body_text()))?;
+        text.parse()
+            .map(Self)
+            .map_err(|error: ParseError| Refusal::invalid(error.to_string()))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use invoke_protocol::id::{ClusterId, ClusterName};
+use invoke_protocol::labels::Labels;
 use invoke_protocol::runner::ProfileSummary;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -27,6 +28,8 @@ pub struct StoredCluster {
     pub clock_skew_seconds: Option<i64>,
     /// The profiles that it offers.
     pub profiles: Vec<ProfileSummary>,
+    /// What it can be chosen by, besides its name.
+    pub labels: Labels,
 }
 
 #[derive(sqlx::FromRow)]
@@ -38,13 +41,14 @@ struct ClusterRow {
     runner_version: Option<String>,
     clock_skew: Option<i64>,
     profiles: String,
+    labels: String,
 }
 
 macro_rules! select_clusters {
     ($rest:literal) => {
         concat!(
-            "SELECT c.id, c.name, c.public_key, c.last_contact, c.runner_version, c.clock_skew, c.profiles \
-             FROM clusters c ",
+            "SELECT c.id, c.name, c.public_key, c.last_contact, c.runner_version, c.clock_skew, c.profiles, \
+             c.labels FROM clusters c ",
             $rest
         )
     };
@@ -66,6 +70,7 @@ impl TryFrom<ClusterRow> for StoredCluster {
             runner_version: row.runner_version,
             clock_skew_seconds: row.clock_skew,
             profiles: place.json("profiles", &row.profiles)?,
+            labels: place.json("labels", &row.labels)?,
         })
     }
 }
@@ -78,18 +83,40 @@ pub async fn add(
     session: &mut Session,
     id: ClusterId,
     name: &ClusterName,
+    labels: &Labels,
     now: Timestamp,
 ) -> Result<bool, Error> {
     let added = sql!(
         session,
         execute,
-        "INSERT INTO clusters (id, name, created_at, profiles) VALUES ($1, $2, $3, '[]') \
+        "INSERT INTO clusters (id, name, created_at, profiles, labels) VALUES ($1, $2, $3, '[]', $4) \
          ON CONFLICT (name) DO NOTHING",
         *id.as_uuid(),
         name.as_str(),
         now.as_microsecond(),
+        column::to_json(labels)?,
     )?;
     Ok(added == 1)
+}
+
+/// Writes the labels of a cluster, if they are still as they were seen; `false` if somebody was faster.
+///
+/// # Errors
+/// [`Error`].
+pub async fn relabel(
+    session: &mut Session,
+    cluster: &StoredCluster,
+    labels: &Labels,
+) -> Result<bool, Error> {
+    let written = sql!(
+        session,
+        execute,
+        "UPDATE clusters SET labels = $3 WHERE id = $1 AND labels = $2",
+        *cluster.id.as_uuid(),
+        column::to_json(&cluster.labels)?,
+        column::to_json(labels)?,
+    )?;
+    Ok(written == 1)
 }
 
 /// All clusters, by name.

@@ -15,6 +15,7 @@ use invoke_protocol::command::Command;
 use invoke_protocol::environment::Environment;
 use invoke_protocol::id::{ClusterId, JobId, PodUid, ProfileName, RunnerId};
 use invoke_protocol::job::Step;
+use invoke_protocol::labels::Labels;
 use invoke_protocol::output::OutputComplete;
 use invoke_protocol::runner::ProfileSummary;
 use invoke_protocol::state::{
@@ -166,9 +167,15 @@ pub(crate) async fn cluster(store: &Store, name: &str) -> ClusterId {
     let id = ClusterId::from_uuid(Uuid::new_v4());
     let mut session = store.write().await.unwrap();
     assert!(
-        clusters::add(&mut session, id, &name.parse().unwrap(), now())
-            .await
-            .unwrap()
+        clusters::add(
+            &mut session,
+            id,
+            &name.parse().unwrap(),
+            &Labels::default(),
+            now()
+        )
+        .await
+        .unwrap()
     );
     session.commit().await.unwrap();
     id
