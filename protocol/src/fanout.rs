@@ -5,6 +5,7 @@
 //! alone; when all of them have succeeded the others, no more at once than is allowed; and none any more when too
 //! many have failed. The doors are in [`crate::api`].
 
+mod child;
 mod share;
 mod state;
 
@@ -17,6 +18,7 @@ use crate::problem::ProblemCode;
 use crate::selector::Selector;
 use crate::state::StateName;
 
+pub use child::{ChildEvent, ChildRefusesEvent, ChildState, JobEnd};
 pub use share::{FailureBudget, InvalidShare, RoundsToNone, Share};
 pub use state::{FanOutEvent, FanOutRefusal, FanOutState, FanOutStateName, StopCode, StopReason};
 
@@ -285,7 +287,7 @@ pub enum ChildStateName {
     Offline,
     /// No job was made, because its runner did not speak, and that was to be no failure.
     Skipped,
-    /// No job was made, because the fan-out stopped before its turn.
+    /// Its command was not started, because the fan-out stopped before: no job was made, or it was cancelled in time.
     NotStarted,
     /// It was cancelled with the fan-out, or when that stopped.
     Cancelled,
@@ -411,8 +413,6 @@ pub enum FanOutStepName {
     ClusterStarted,
     /// A cluster is over, with or without a job.
     ClusterEnded,
-    /// A cluster's job was told to end, because the fan-out stops.
-    ClusterCancelled,
     /// Nothing is started any more.
     Stopping,
     /// It has stopped: nothing is running any more.
@@ -439,7 +439,6 @@ impl FanOutStepName {
             Self::ClusterWaiting => "cluster_waiting",
             Self::ClusterStarted => "cluster_started",
             Self::ClusterEnded => "cluster_ended",
-            Self::ClusterCancelled => "cluster_cancelled",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Resumed => "resumed",

@@ -366,7 +366,34 @@ mod tests {
             Ok(selector) => format!("{text:?} is {selector}"),
             Err(invalid) => invalid.to_string(),
         });
-        insta::assert_snapshot!(words.join("\n"));
+        insta::assert_snapshot!(words.join("\n"), @r#"
+        the selector is empty, which would be every cluster: say which, such as env=prod; a label that all of them have, such as env, selects all
+        the selector is empty, which would be every cluster: say which, such as env=prod; a label that all of them have, such as env, selects all
+        there is nothing to the left or to the right of a comma in ",": leave that comma out
+        there is nothing to the left or to the right of a comma in "env=prod,": leave that comma out
+        there is nothing to the left or to the right of a comma in "env=prod,,tier": leave that comma out
+        in "env=prod tier=edge", "tier=edge" follows what is complete: put a comma between two requirements
+        in "env prod", "prod" follows what is complete: put a comma between two requirements
+        "env in prod" lacks the list of in: write KEY in (A,B)
+        "env in" lacks the list of in: write KEY in (A,B)
+        "env in ()" has an empty list, which nothing is in: name at least one value
+        "env in (a" lacks the ) that ends its list
+        in "env in (a) b", "b" follows what is complete: put a comma between two requirements
+        "env notin a" lacks the list of notin: write KEY notin (A,B)
+        "env>5" compares with < or >, and labels have no order: use KEY=VALUE, KEY!=VALUE, KEY in (A,B), KEY notin (A,B), KEY or !KEY
+        "env < 5" compares with < or >, and labels have no order: use KEY=VALUE, KEY!=VALUE, KEY in (A,B), KEY notin (A,B), KEY or !KEY
+        "!env=prod" says ! before a key that is compared: write KEY!=VALUE, or KEY notin (A,B)
+        "!env in (a)" says ! before a key that is compared: write KEY!=VALUE, or KEY notin (A,B)
+        "" is no label key: use 1 to 63 letters, digits, -, _ and ., and begin and end with a letter or digit, such as env; a domain may come before it, such as example.com/env
+        "" is no label key: use 1 to 63 letters, digits, -, _ and ., and begin and end with a letter or digit, such as env; a domain may come before it, such as example.com/env
+        "prod-*" is no label value: use at most 63 letters, digits, -, _ and ., and begin and end with a letter or digit; it may be empty
+        "a=b" is no label value: use at most 63 letters, digits, -, _ and ., and begin and end with a letter or digit; it may be empty
+        in "a b/c=d", "b/c=d" follows what is complete: put a comma between two requirements
+        "=prod" is no label value: use at most 63 letters, digits, -, _ and ., and begin and end with a letter or digit; it may be empty
+        "a b" is no label value: use at most 63 letters, digits, -, _ and ., and begin and end with a letter or digit; it may be empty
+        "" is no label key: use 1 to 63 letters, digits, -, _ and ., and begin and end with a letter or digit, such as env; a domain may come before it, such as example.com/env
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" is no label key: use 1 to 63 letters, digits, -, _ and ., and begin and end with a letter or digit, such as env; a domain may come before it, such as example.com/env
+        "#);
     }
 
     fn requirement() -> impl Strategy<Value = String> {

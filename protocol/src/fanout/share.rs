@@ -259,7 +259,22 @@ mod tests {
             let share: Share = format!("{percent}%").parse().unwrap();
             share.of(clusters).unwrap_err().to_string()
         });
-        insta::assert_snapshot!([&refused[..], &rounded[..]].concat().join("\n"));
+        insta::assert_snapshot!([&refused[..], &rounded[..]].concat().join("\n"), @r#"
+        "" is no number of clusters: write a number, such as 10, or a percentage of all of them, such as 10%
+        "%" is no number of clusters: write a number, such as 10, or a percentage of all of them, such as 10%
+        "ten" is no number of clusters: write a number, such as 10, or a percentage of all of them, such as 10%
+        "-1" is no number of clusters: write a number, such as 10, or a percentage of all of them, such as 10%
+        "+1" is no number of clusters: write a number, such as 10, or a percentage of all of them, such as 10%
+        "1.5" is no number of clusters: write a number, such as 10, or a percentage of all of them, such as 10%
+        "10 %" is no number of clusters: write a number, such as 10, or a percentage of all of them, such as 10%
+        101% is more than all clusters: write at most 100%
+        0 would let no cluster run: write a number from 1, or a percentage from 1% to 100%
+        0% would let no cluster run: write a number from 1, or a percentage from 1% to 100%
+        "4294967296" is no number of clusters: write a number, such as 10, or a percentage of all of them, such as 10%
+        10% of 5 clusters is less than one: write a number, such as 1, or at least 20%
+        1% of 7 clusters is less than one: write a number, such as 1, or at least 15%
+        3% of 33 clusters is less than one: write a number, such as 1, or at least 4%
+        "#);
     }
 
     #[test]

@@ -415,7 +415,50 @@ mod tests {
                 table += &format!("{:<11}{name:<17}{next}\n", state.name());
             }
         }
-        insta::assert_snapshot!(table);
+        insta::assert_snapshot!(table, @r"
+        running    stop             stopping
+        running    cancel           cancelling
+        running    settle           succeeded
+        running    settle, failures incomplete
+        running    resume           refused: Running
+        running    retry            refused: Running
+        stopping   stop             the same
+        stopping   cancel           cancelling
+        stopping   settle           stopped
+        stopping   settle, failures stopped
+        stopping   resume           refused: StillRunning
+        stopping   retry            refused: StillRunning
+        cancelling stop             the same
+        cancelling cancel           cancelling
+        cancelling settle           cancelled
+        cancelling settle, failures cancelled
+        cancelling resume           refused: Cancelled
+        cancelling retry            refused: Cancelled
+        stopped    stop             refused: Over
+        stopped    cancel           refused: Over
+        stopped    settle           the same
+        stopped    settle, failures the same
+        stopped    resume           running
+        stopped    retry            running
+        cancelled  stop             refused: Over
+        cancelled  cancel           refused: Over
+        cancelled  settle           the same
+        cancelled  settle, failures the same
+        cancelled  resume           refused: Cancelled
+        cancelled  retry            refused: Cancelled
+        succeeded  stop             refused: Over
+        succeeded  cancel           refused: Over
+        succeeded  settle           the same
+        succeeded  settle, failures the same
+        succeeded  resume           refused: NothingLeft
+        succeeded  retry            refused: NothingLeft
+        incomplete stop             refused: Over
+        incomplete cancel           refused: Over
+        incomplete settle           the same
+        incomplete settle, failures the same
+        incomplete resume           refused: NothingLeft
+        incomplete retry            running
+        ");
     }
 
     #[test]
