@@ -7,7 +7,7 @@ use invoke_protocol::artifacts::ArtifactsSummary;
 use invoke_protocol::command::Command;
 use invoke_protocol::environment::Environment;
 use invoke_protocol::files::Files;
-use invoke_protocol::id::{ClusterName, JobId, PodUid, ProfileName, RunnerId};
+use invoke_protocol::id::{ClusterName, FanOutId, JobId, PodUid, ProfileName, RunnerId};
 use invoke_protocol::job::{Completeness, Job, Step, Times};
 use invoke_protocol::output::{
     Discarded, EndCause, IncompleteReason, ResourceUsage, StreamSummary,
@@ -31,6 +31,8 @@ pub struct JobDocument {
     secrets: Vec<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     stdin: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fanout: Option<FanOutId>,
     submitted_by: String,
     state: StateName,
     exit_code: Option<u8>,
@@ -92,6 +94,7 @@ impl JobDocument {
             environment,
             secrets,
             stdin,
+            fanout,
             submitted_by,
             state,
             exit_code,
@@ -128,6 +131,7 @@ impl JobDocument {
             environment,
             secrets,
             stdin,
+            fanout,
             submitted_by,
             state,
             exit_code,

@@ -4,12 +4,12 @@ pub mod document;
 pub mod public;
 pub(crate) mod path;
 mod range;
-mod cluster_choice;
+pub(crate) mod cluster_choice;
 mod view;
 pub mod turns;
 mod files;
 pub(crate) mod limits;
-mod submit;
+pub(crate) mod submit;
 mod list;
 mod show;
 mod events;
@@ -18,6 +18,7 @@ mod stream;
 mod stdin;
 pub(crate) mod artifacts;
 mod cancel;
+mod fanout;
 mod clusters;
 mod labels;
 mod invitation;
@@ -62,5 +63,9 @@ pub fn routes() -> OpenApiRouter<Locked> {
         .routes(routes!(labels::patch))
         .routes(routes!(invitation::another))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
-    submission.merge(files).merge(stdin).merge(rest)
+    submission
+        .merge(files)
+        .merge(stdin)
+        .merge(fanout::routes())
+        .merge(rest)
 }

@@ -26,6 +26,7 @@ use crate::broker::{self, Broker, Target};
 use crate::broker_admin::BrokerAdmin;
 use crate::data_folder::DataFolder;
 use crate::events::Events;
+use crate::fanout::Engine;
 use crate::options::{Options, Storage};
 use crate::outbox::Relay;
 use crate::retention::Retention;
@@ -155,6 +156,11 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         keep: limits.retention,
     };
     working.spawn(retention.run(stop_working.clone()));
+    let engine = Engine {
+        app: Arc::clone(&app),
+        listening_since: clock::now(),
+    };
+    working.spawn(engine.run(stop_working.clone()));
     let sweeper = Sweeper::new(store, Arc::clone(&app.broker), clock::now());
     working.spawn(sweeper.run(stop_working.clone()));
     serving.spawn(server::serve(

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use invoke_protocol::id::{ClusterId, JobId};
+use invoke_protocol::id::{ClusterId, FanOutId, JobId};
 use tokio::sync::watch;
 
 /// How long a wait lasts without news: how old an answer can be when another replica made the change.
@@ -21,6 +21,9 @@ pub const POLL: Duration = Duration::from_secs(1);
 enum Subject {
     Job(JobId),
     Cluster(ClusterId),
+    FanOut(FanOutId),
+    /// Any fan-out at all.
+    FanOuts,
 }
 
 /// Everybody who waits. An entry lives as long as somebody does.
@@ -50,6 +53,18 @@ impl Events {
         self.subscribe(Subject::Cluster(cluster))
     }
 
+    /// To hear of a fan-out.
+    #[must_use]
+    pub fn of_fanout(self: &Arc<Self>, fanout: FanOutId) -> Subscription {
+        self.subscribe(Subject::FanOut(fanout))
+    }
+
+    /// To hear that some fan-out, or a job of one, is not as it was.
+    #[must_use]
+    pub fn of_fanouts(self: &Arc<Self>) -> Subscription {
+        self.subscribe(Subject::FanOuts)
+    }
+
     /// The job is not as it was. To be called when that is durable, not before.
     pub fn job_changed(&self, job: JobId) {
         self.tell(Subject::Job(job));
@@ -58,6 +73,12 @@ impl Events {
     /// The cluster's list of jobs to cancel may not be as it was.
     pub fn cluster_changed(&self, cluster: ClusterId) {
         self.tell(Subject::Cluster(cluster));
+    }
+
+    /// The fan-out, or a job of it, is not as it was.
+    pub fn fanout_changed(&self, fanout: FanOutId) {
+        self.tell(Subject::FanOut(fanout));
+        self.tell(Subject::FanOuts);
     }
 
     fn subscribe(self: &Arc<Self>, subject: Subject) -> Subscription {

@@ -4,8 +4,9 @@
 //! The modules are in the order in which a job meets them: it comes in by a person's door ([`access`],
 //! [`api`]), is stored ([`store`]), signed and sent ([`outbox`], [`broker`]), taken, permitted and
 //! reported on by the runners' doors ([`runners`]), its output is kept ([`output`], [`blobs`]) with what
-//! else is uploaded for it ([`upload`]), and what nobody reports in time the [`sweeper`] ends. What has
-//! been kept long enough, `retention` removes. When a schedule makes a job, [`timing`] says.
+//! else is uploaded for it ([`upload`]), and what nobody reports in time the [`sweeper`] ends. One command on
+//! many clusters is many jobs, which the [`fanout`] engine makes, a few at a time. What has
+//! been kept long enough, `retention` removes.
 //!
 //! What is deliberately absent: no state of a job outside the store, no message that carries a
 //! credential, no route without an authenticated caller, no plain HTTP.
@@ -20,7 +21,6 @@ pub mod problem;
 pub mod api;
 pub mod acceptance;
 pub mod waiting;
-pub mod timing;
 pub mod store;
 pub mod events;
 pub mod signing;
@@ -32,6 +32,7 @@ pub mod runners;
 pub mod output;
 pub mod upload;
 pub mod blobs;
+pub mod fanout;
 pub mod sweeper;
 mod retention;
 pub mod clock;

@@ -16,16 +16,17 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use invoke_protocol::api::SERVER_VERSION;
-use invoke_protocol::id::{JobId, ParseError};
+use invoke_protocol::id::{FanOutId, JobId, ParseError};
 use invoke_protocol::problem::{MEDIA_TYPE, Problem, ProblemCode};
 use jiff::Timestamp;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::access::Denial;
+use crate::store::fanouts::StoredFanOut;
 use crate::store::jobs::StoredJob;
 use crate::upload::{self, Misfit};
-use crate::{blobs, clock, output, sealing, signing, store};
+use crate::{blobs, clock, fanout, output, sealing, signing, store};
 
 /// A request that is refused: what the caller is told, and for the log what lies behind it.
 #[derive(Debug, Clone)]
@@ -59,10 +60,19 @@ impl Refusal {
         }
     }
 
+    /// Which problem it is.
+    pub(crate) const fn code(&self) -> ProblemCode {
+        self.code
+    }
+
     /// The words for the caller.
-    #[cfg(test)]
     pub(crate) fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// Whether it says nothing of what was asked for, and the same may be taken in a moment.
+    pub(crate) const fn is_passing(&self) -> bool {
+        self.code.status() >= 500 || matches!(self.code, ProblemCode::TooManyRequests)
     }
 
     /// The same, with what lies behind it. The cause goes to the log and never to the caller.
@@ -88,6 +98,17 @@ impl Refusal {
 
     pub(crate) fn no_job(job: JobId) -> Self {
         Self::new(ProblemCode::JobNotFound, format!("there is no job {job}"))
+    }
+
+    pub(crate) fn no_fanout(fanout: FanOutId) -> Self {
+        let detail = format!("there is no fan-out {fanout}");
+        Self::new(ProblemCode::FanoutNotFound, detail)
+    }
+
+    pub(crate) fn fanout_over(fanout: &StoredFanOut) -> Self {
+        let (id, state) = (fanout.id, fanout.state.name());
+        let detail = format!("fan-out {id} is over: it is {state}");
+        Self::new(ProblemCode::FanoutOver, detail)
     }
 
     pub(crate) fn job_over(job: &StoredJob) -> Self {
@@ -184,6 +205,15 @@ impl From<blobs::Error> for Refusal {
 impl From<sealing::Error> for Refusal {
     fn from(error: sealing::Error) -> Self {
         Self::internal(error)
+    }
+}
+
+impl From<fanout::Error> for Refusal {
+    fn from(error: fanout::Error) -> Self {
+        match error {
+            fanout::Error::Store(error) => error.into(),
+            error => Self::internal(error),
+        }
     }
 }
 

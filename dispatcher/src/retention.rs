@@ -4,6 +4,7 @@
 //! ```text
 //!   over for longer than the retention ──▶ marked as expired, rows gone, garbage noted   (one transaction)
 //!   archive of no job that is kept     ──▶ row gone, garbage noted                       (one transaction)
+//!   fan-out that stopped long ago      ──▶ secrets erased, archive let go
 //!   garbage ──▶ blobs deleted ──▶ note gone
 //! ```
 //!
@@ -18,7 +19,7 @@ use crate::blobs::Blobs;
 use crate::clock;
 use crate::problem::chain;
 use crate::store::due::before;
-use crate::store::{Store, expiry, garbage};
+use crate::store::{Store, expiry, fanouts, garbage};
 
 /// How often to look. What is kept for days may be kept for a minute more.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -81,6 +82,9 @@ impl Retention {
             .store
             .give_up_idle_files(idle_since, ROUND, now)
             .await?;
+        let mut session = self.store.write().await?;
+        fanouts::forget_overdue(&mut session, now).await?;
+        session.commit().await?;
         let mut session = self.store.read().await?;
         let garbage = garbage::list(&mut session, ROUND).await?;
         drop(session);

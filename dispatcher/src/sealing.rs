@@ -14,7 +14,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
 use invoke_protocol::digest::Sha256;
 use invoke_protocol::environment::{SaltedSecrets, SecretEnvironment};
-use invoke_protocol::id::JobId;
+use invoke_protocol::id::{FanOutId, JobId};
 use uuid::Uuid;
 
 use crate::signing::{random_bytes, sha256};
@@ -39,6 +39,15 @@ impl Owner {
     pub const fn job(id: JobId) -> Self {
         Self {
             kind: "job",
+            id: *id.as_uuid(),
+        }
+    }
+
+    /// A fan-out.
+    #[must_use]
+    pub const fn fanout(id: FanOutId) -> Self {
+        Self {
+            kind: "fan-out",
             id: *id.as_uuid(),
         }
     }

@@ -64,6 +64,10 @@ pub mod jobs;
 pub mod transition;
 pub mod story;
 mod contradiction;
+pub mod fanouts;
+pub mod fanout_clusters;
+pub mod fanout_transition;
+pub mod fanout_story;
 pub mod outbox;
 pub mod backlog;
 pub mod job_output;
@@ -143,6 +147,9 @@ pub enum Error {
     /// Others changed the job each time we were about to. Trying again may help.
     #[error("job {0} was changed by others each time")]
     Contended(invoke_protocol::id::JobId),
+    /// The same of a fan-out.
+    #[error("fan-out {0} was changed by others each time")]
+    ContendedFanOut(invoke_protocol::id::FanOutId),
     /// A value that we made has no JSON form, which cannot be.
     #[error("cannot write a value as JSON")]
     Encode(#[source] serde_json::Error),
@@ -161,7 +168,7 @@ impl Error {
                 }
                 _ => false,
             },
-            Self::Contended(_) => true,
+            Self::Contended(_) | Self::ContendedFanOut(_) => true,
             _ => false,
         }
     }

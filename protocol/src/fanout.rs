@@ -9,6 +9,8 @@ mod child;
 mod share;
 mod state;
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -137,11 +139,9 @@ impl FanOutSpec {
         if self.job.stdin {
             return Err(InvalidFanOut::Stdin);
         }
-        let mut canaries = self.canary.iter().enumerate();
-        match canaries
-            .find(|(number, name)| self.canary.iter().take(*number).any(|other| other == *name))
-        {
-            Some((_, name)) => Err(InvalidFanOut::CanaryTwice(name.clone())),
+        let mut seen = BTreeSet::new();
+        match self.canary.iter().find(|name| !seen.insert(*name)) {
+            Some(name) => Err(InvalidFanOut::CanaryTwice(name.clone())),
             None => Ok(()),
         }
     }
@@ -257,7 +257,7 @@ pub struct Child {
     /// That job's own state.
     pub job_state: Option<StateName>,
     /// Its command's own exit code, if that ended.
-    pub exit_code: Option<i32>,
+    pub exit_code: Option<u8>,
     /// What it waits for, or why it was not started or did not succeed, in words.
     pub reason: Option<String>,
     /// Why there is no job, if it was refused.
@@ -347,18 +347,18 @@ pub struct ChildCounts {
 }
 
 impl ChildCounts {
-    /// Counts one more.
-    pub const fn add(&mut self, state: ChildStateName) {
+    /// Counts so many more.
+    pub const fn add(&mut self, state: ChildStateName, more: u32) {
         match state {
-            ChildStateName::Pending => self.pending += 1,
-            ChildStateName::Running => self.running += 1,
-            ChildStateName::Succeeded => self.succeeded += 1,
-            ChildStateName::Failed => self.failed += 1,
-            ChildStateName::Refused => self.refused += 1,
-            ChildStateName::Offline => self.offline += 1,
-            ChildStateName::Skipped => self.skipped += 1,
-            ChildStateName::NotStarted => self.not_started += 1,
-            ChildStateName::Cancelled => self.cancelled += 1,
+            ChildStateName::Pending => self.pending += more,
+            ChildStateName::Running => self.running += more,
+            ChildStateName::Succeeded => self.succeeded += more,
+            ChildStateName::Failed => self.failed += more,
+            ChildStateName::Refused => self.refused += more,
+            ChildStateName::Offline => self.offline += more,
+            ChildStateName::Skipped => self.skipped += more,
+            ChildStateName::NotStarted => self.not_started += more,
+            ChildStateName::Cancelled => self.cancelled += more,
             // Nobody here makes one.
             ChildStateName::Unknown => {}
         }

@@ -7,7 +7,7 @@ use crate::artifacts::ArtifactsSummary;
 use crate::command::Command;
 use crate::environment::{Environment, SecretEnvironment};
 use crate::files::Files;
-use crate::id::{ClusterName, JobId, PodUid, ProfileName, RunnerId};
+use crate::id::{ClusterName, FanOutId, JobId, PodUid, ProfileName, RunnerId};
 use crate::output::{
     Discarded, EndCause, IncompleteReason, OutputComplete, ResourceUsage, StreamSummary,
 };
@@ -192,6 +192,9 @@ pub struct Job {
     /// Whether its command reads what is sent to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stdin: bool,
+    /// The command on many clusters that it is a part of, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fanout: Option<FanOutId>,
     /// Who submitted it.
     pub submitted_by: String,
     /// Where it stands.
@@ -299,6 +302,8 @@ pub struct JobFacts {
     pub secrets: Vec<String>,
     /// Whether its command reads what is sent to it.
     pub stdin: bool,
+    /// The command on many clusters that it is a part of, if it is.
+    pub fanout: Option<FanOutId>,
     /// Who submitted it.
     pub submitted_by: String,
     /// When it was accepted.
@@ -357,6 +362,7 @@ impl Job {
             environment: facts.environment,
             secrets: facts.secrets,
             stdin: facts.stdin,
+            fanout: facts.fanout,
             submitted_by: facts.submitted_by,
             state: state.name(),
             exit_code: result.map(|exit| exit.status.code()),

@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::labels::{InvalidLabel, LabelKey, LabelValue, Labels};
 
+/// The longest selector, in bytes.
+pub const MAX_SELECTOR_BYTES: usize = 4096;
+
 /// What a cluster's labels must be like: all of its requirements.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -51,6 +54,11 @@ pub enum InvalidSelector {
          have, such as env, selects all"
     )]
     Empty,
+    /// Over [`MAX_SELECTOR_BYTES`].
+    #[error(
+        "the selector has {0} bytes, and at most {MAX_SELECTOR_BYTES} are read: give the clusters a label of their own"
+    )]
+    TooLong(usize),
     /// Nothing between two commas, or at one end.
     #[error(
         "there is nothing to the left or to the right of a comma in {0:?}: leave that comma out"
@@ -137,15 +145,23 @@ impl FromStr for Selector {
         if text.trim().is_empty() {
             return Err(InvalidSelector::Empty);
         }
+        within_limit(text.len())?;
         let requirement = |part: &str| match part.trim() {
             "" => Err(InvalidSelector::EmptyRequirement(short(text))),
             part => part.parse(),
         };
-        requirements(text)
-            .into_iter()
-            .map(requirement)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let requirements: Result<_, _> = requirements(text).into_iter().map(requirement).collect();
+        let selector = Self(requirements?);
+        // It may be longer as it is written: it must be read back.
+        within_limit(selector.to_string().len())?;
+        Ok(selector)
+    }
+}
+
+const fn within_limit(bytes: usize) -> Result<(), InvalidSelector> {
+    match bytes {
+        0..=MAX_SELECTOR_BYTES => Ok(()),
+        _ => Err(InvalidSelector::TooLong(bytes)),
     }
 }
 
@@ -334,6 +350,8 @@ mod tests {
     #[test]
     fn what_is_wrong_says_what_to_write() {
         let long = format!("{}=a b", "x".repeat(70));
+        let longest = "a,".repeat(2049);
+        let longer_as_written = ["a in(b,c)"; 400].join(",");
         let words = [
             "",
             " ",
@@ -361,6 +379,8 @@ mod tests {
             "env in (a b)",
             "(env)",
             &long,
+            &longest,
+            &longer_as_written,
         ]
         .map(|text| match text.parse::<Selector>() {
             Ok(selector) => format!("{text:?} is {selector}"),
@@ -393,6 +413,8 @@ mod tests {
         "a b" is no label value: use at most 63 letters, digits, -, _ and ., and begin and end with a letter or digit; it may be empty
         "" is no label key: use 1 to 63 letters, digits, -, _ and ., and begin and end with a letter or digit, such as env; a domain may come before it, such as example.com/env
         "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" is no label key: use 1 to 63 letters, digits, -, _ and ., and begin and end with a letter or digit, such as env; a domain may come before it, such as example.com/env
+        the selector has 4098 bytes, and at most 4096 are read: give the clusters a label of their own
+        the selector has 4399 bytes, and at most 4096 are read: give the clusters a label of their own
         "#);
     }
 

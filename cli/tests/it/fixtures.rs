@@ -30,6 +30,7 @@ pub(crate) fn queued() -> Job {
         environment: Environment::default(),
         secrets: Vec::new(),
         stdin: false,
+        fanout: None,
         discarded: Discarded::default(),
         artifacts: None,
         output_expired: None,

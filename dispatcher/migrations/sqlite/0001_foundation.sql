@@ -91,6 +91,8 @@ CREATE TABLE jobs (
     sealed_secrets      BLOB,
     -- Whether the command is given something to read.
     stdin               INTEGER NOT NULL,
+    -- The fan-out that it is a part of, if it is.
+    fanout_id           BLOB,
     -- The state's name, to search by, and the whole state as JSON. Written together, by transitions only.
     state               TEXT NOT NULL,
     state_detail        TEXT NOT NULL,
@@ -118,6 +120,7 @@ CREATE TABLE jobs (
     UNIQUE (submitted_by, idempotency_key)
 ) STRICT;
 CREATE INDEX jobs_by_cluster ON jobs (cluster_id, id);
+CREATE INDEX jobs_by_fanout ON jobs (fanout_id) WHERE fanout_id IS NOT NULL;
 CREATE INDEX jobs_by_files ON jobs (files_upload) WHERE files_upload IS NOT NULL;
 -- The sweeper and the runners look only for jobs that are not over: these stay as small as the work in hand.
 CREATE INDEX jobs_to_expire ON jobs (start_deadline) WHERE state IN ('queued', 'claimed', 'starting');
@@ -151,6 +154,68 @@ CREATE TABLE outbox (
 ) STRICT;
 CREATE INDEX outbox_by_lease ON outbox (leased_until);
 CREATE INDEX outbox_by_age ON outbox (created_at);
+
+-- One command on many clusters.
+CREATE TABLE fanouts (
+    id              BLOB PRIMARY KEY,
+    -- What was asked for, as JSON, without secrets. Of these the names; their values are sealed, and erased when it
+    -- cannot go on any more.
+    spec            TEXT NOT NULL,
+    secret_names    TEXT NOT NULL,
+    sealed_secrets  BLOB,
+    -- Which upload the files of its jobs are; null when they are not kept for it any more.
+    files_upload    BLOB REFERENCES uploads (id) ON DELETE SET NULL,
+    -- The limits in numbers, as JSON: percentages are of the clusters that there were.
+    limits          TEXT NOT NULL,
+    submitted_by    TEXT NOT NULL,
+    submitted_at    INTEGER NOT NULL,
+    idempotency_key BLOB NOT NULL,
+    -- A keyed digest, as of a job.
+    request_digest  BLOB NOT NULL,
+    -- The state's name, to search by, and the whole state as JSON. Written together, by transitions only.
+    state           TEXT NOT NULL,
+    state_detail    TEXT NOT NULL,
+    -- How often it was made to go on.
+    round           INTEGER NOT NULL,
+    version         INTEGER NOT NULL,
+    -- Until when it can be made to go on, once it has stopped; null if it cannot, or has not.
+    resumable_until INTEGER,
+    UNIQUE (submitted_by, idempotency_key)
+) STRICT;
+CREATE INDEX fanouts_open ON fanouts (id) WHERE state IN ('running', 'stopping', 'cancelling');
+CREATE INDEX fanouts_to_forget ON fanouts (resumable_until) WHERE resumable_until IS NOT NULL;
+CREATE INDEX fanouts_by_files ON fanouts (files_upload) WHERE files_upload IS NOT NULL;
+
+-- The clusters of a fan-out, chosen when it was submitted.
+CREATE TABLE fanout_clusters (
+    fanout_id    BLOB NOT NULL REFERENCES fanouts (id),
+    -- The order in which they start.
+    position     INTEGER NOT NULL,
+    cluster_id   BLOB NOT NULL REFERENCES clusters (id),
+    canary       INTEGER NOT NULL,
+    -- As of a fan-out. Written in the transaction of the fan-out's own compare-and-set, and only there.
+    state        TEXT NOT NULL,
+    state_detail TEXT NOT NULL,
+    round        INTEGER NOT NULL,
+    attempt      INTEGER NOT NULL,
+    job_id       BLOB REFERENCES jobs (id),
+    PRIMARY KEY (fanout_id, position),
+    UNIQUE (fanout_id, cluster_id)
+) STRICT;
+
+-- What happened to a fan-out, for people: each row in the transaction of what it tells of.
+CREATE TABLE fanout_story (
+    fanout_id BLOB NOT NULL REFERENCES fanouts (id),
+    -- The fan-out's version that came of it, which is given once.
+    seq       INTEGER NOT NULL,
+    at        INTEGER NOT NULL,
+    who       TEXT NOT NULL,
+    step      TEXT NOT NULL,
+    -- Of which of its clusters it tells, if of one.
+    cluster   TEXT,
+    message   TEXT NOT NULL,
+    PRIMARY KEY (fanout_id, seq)
+) STRICT;
 
 -- Which blob holds which part of a job's output log. The parts touch and do not overlap.
 CREATE TABLE job_output (

@@ -62,7 +62,7 @@ pub(super) async fn cancel(
 }
 
 /// What the body says of the grace. No body asks for the cluster's own.
-fn grace(body: &[u8]) -> Result<Option<u64>, Refusal> {
+pub(super) fn grace(body: &[u8]) -> Result<Option<u64>, Refusal> {
     if body.is_empty() {
         return Ok(None);
     }

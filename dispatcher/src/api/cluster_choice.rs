@@ -33,10 +33,7 @@ pub(super) async fn choose(
 fn the_only_one(mut all: Vec<StoredCluster>) -> Result<StoredCluster, Refusal> {
     match (all.pop(), all.is_empty()) {
         (Some(only), true) => Ok(only),
-        (None, _) => Err(Refusal::new(
-            ProblemCode::NoClusters,
-            "there is no cluster yet: add one with `invoke clusters add NAME`",
-        )),
+        (None, _) => Err(none_yet()),
         (Some(last), false) => {
             all.push(last);
             let detail = format!(
@@ -46,6 +43,14 @@ fn the_only_one(mut all: Vec<StoredCluster>) -> Result<StoredCluster, Refusal> {
             Err(Refusal::new(ProblemCode::ClusterRequired, detail))
         }
     }
+}
+
+/// There is nothing to run on.
+pub(crate) fn none_yet() -> Refusal {
+    Refusal::new(
+        ProblemCode::NoClusters,
+        "there is no cluster yet: add one with `invoke clusters add NAME`",
+    )
 }
 
 fn unknown(name: &ClusterName, all: &[StoredCluster]) -> Refusal {

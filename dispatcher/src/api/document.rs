@@ -15,6 +15,7 @@ use utoipa::{Modify, OpenApi as _};
     ),
     tags(
         (name = "jobs", description = "Submit commands, follow them, cancel them"),
+        (name = "fanouts", description = "One command on many clusters"),
         (name = "files", description = "Upload what commands are to find"),
         (name = "clusters", description = "Where commands run"),
         (name = "runner", description = "What a cluster's runner says; not for people"),

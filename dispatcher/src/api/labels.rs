@@ -46,14 +46,14 @@ pub(super) async fn patch(
     }
     let object = format!("cluster {name}");
     let entry = audit::Entry {
-        who: &person.name,
+        who: &person.principal.name,
         action: "cluster.label",
         object: &object,
         outcome: &labels.to_string(),
     };
     audit::add(&mut session, entry, now).await?;
     session.commit().await?;
-    tracing::info!(cluster.id = %cluster.id, "cluster {name} was labelled by {}", person.name);
+    tracing::info!(cluster.id = %cluster.id, "cluster {name} was labelled by {}", person.principal.name);
     Ok(Json(labels))
 }
 

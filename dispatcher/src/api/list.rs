@@ -13,9 +13,9 @@ use crate::problem::Refusal;
 use crate::store::jobs;
 
 /// How many jobs a page has if the caller does not say.
-const DEFAULT_LIMIT: u32 = 50;
+pub(super) const DEFAULT_LIMIT: u32 = 50;
 /// How many it has at most.
-const MAX_LIMIT: u32 = 500;
+pub(super) const MAX_LIMIT: u32 = 500;
 
 /// Lists jobs, the newest first.
 #[utoipa::path(

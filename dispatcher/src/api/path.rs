@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use invoke_protocol::id::{ClusterName, JobId, ParseError};
+use invoke_protocol::id::{ClusterName, FanOutId, JobId, ParseError};
 use serde::de::DeserializeOwned;
 
 use crate::problem::Refusal;
@@ -11,6 +11,22 @@ use crate::problem::Refusal;
 pub(crate) struct JobPath(pub(crate) JobId);
 
 impl<S: Send + Sync> FromRequestParts<S> for JobPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| Refusal::invalid(rejection.body_text()))?;
+        text.parse()
+            .map(Self)
+            .map_err(|error| Refusal::invalid_id(&error))
+    }
+}
+
+/// The fan-out of a path with `{id}` in it.
+pub(crate) struct FanOutPath(pub(crate) FanOutId);
+
+impl<S: Send + Sync> FromRequestParts<S> for FanOutPath {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {

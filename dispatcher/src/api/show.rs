@@ -18,7 +18,7 @@ use crate::store::jobs::{self, StoredJob};
 use crate::store::{Session, story};
 
 /// The longest wait for news, in seconds.
-const MAX_WAIT_SECONDS: u64 = 60;
+pub(super) const MAX_WAIT_SECONDS: u64 = 60;
 
 /// Shows a job.
 ///

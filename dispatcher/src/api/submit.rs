@@ -20,7 +20,8 @@ use uuid::Uuid;
 
 use super::view::view;
 use super::{cluster_choice, limits};
-use crate::access::Person;
+use crate::access::{Person, Principal};
+use crate::app::App;
 use crate::problem::Refusal;
 use crate::sealing::Owner;
 use crate::store::clusters::StoredCluster;
@@ -82,7 +83,7 @@ pub(super) async fn submit(
     Ok((StatusCode::ACCEPTED, location, Json(shown)).into_response())
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Uuid, Refusal> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Uuid, Refusal> {
     let wanted = || {
         Refusal::invalid(format!(
             "the header {IDEMPOTENCY_KEY} is missing or no UUID: make one for each job and send it again with each retry"
@@ -97,7 +98,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Uuid, Refusal> {
 
 /// The body. A command that cannot be run is told from a body that cannot be read, in the words of
 /// the protocol's own check.
-fn read(body: &[u8]) -> Result<JobSpec, Refusal> {
+pub(super) fn read(body: &[u8]) -> Result<JobSpec, Refusal> {
     #[derive(Deserialize)]
     struct Only {
         command: Unchecked,
@@ -151,7 +152,7 @@ fn secret_variables(secrets: Value) -> Result<(), String> {
 }
 
 /// What each of the two kinds of variables may be, they may be together.
-fn check_environment(spec: &JobSpec) -> Result<(), Refusal> {
+pub(super) fn check_environment(spec: &JobSpec) -> Result<(), Refusal> {
     let (open, secret) = (spec.environment.variables(), spec.secrets.expose());
     if let Some(name) = open.keys().find(|name| secret.contains_key(*name)) {
         return Err(Refusal::invalid(format!(
@@ -164,7 +165,7 @@ fn check_environment(spec: &JobSpec) -> Result<(), Refusal> {
     together.map_or_else(|error| Err(Refusal::invalid(error.to_string())), |_| Ok(()))
 }
 
-fn not_accepted(error: store::Error) -> Refusal {
+pub(super) fn not_accepted(error: store::Error) -> Refusal {
     match error {
         store::Error::FilesGone(sha256) => files_missing(&format!(
             "the archive {sha256} had been kept long enough and was removed at this moment"
@@ -209,7 +210,7 @@ async fn plan(
         now,
     )
     .await?;
-    let files = files(session, person, &spec).await?;
+    let files = files(&person.app, session, &person.principal, &spec).await?;
     let id = acceptance::new_job_id(now);
     let job = NewJob {
         id,
@@ -225,22 +226,24 @@ async fn plan(
         environment: spec.environment,
         secrets: person.app.sealer.seal(Owner::job(id), spec.secrets)?,
         stdin: spec.stdin,
+        fanout: None,
     };
     Ok((job, cluster))
 }
 
 /// The upload that a job's files are: the submitter's own, whole, and as long as is said.
-async fn files(
+pub(crate) async fn files(
+    app: &App,
     session: &mut Session,
-    person: &Person,
+    principal: &Principal,
     spec: &JobSpec,
 ) -> Result<Option<NewFiles>, Refusal> {
     let Some(files) = spec.files else {
         return Ok(None);
     };
-    limits::check_files(&files, &person.app.limits)?;
+    limits::check_files(&files, &app.limits)?;
     let key = Key::Files {
-        owner: person.principal.name.clone(),
+        owner: principal.name.clone(),
         sha256: files.sha256,
     };
     match uploads::find(session, &key).await? {

@@ -20,6 +20,7 @@ pub(super) fn view(app: &App, job: &StoredJob, now: Timestamp) -> Job {
         environment: job.environment.clone(),
         secrets: job.secret_names.clone(),
         stdin: job.stdin,
+        fanout: job.fanout,
         submitted_by: job.submitted_by.clone(),
         submitted: job.submitted_at,
         start_deadline: job.start_deadline,

@@ -70,6 +70,11 @@ impl Row {
             .map_err(|error: std::array::TryFromSliceError| self.contradiction(column, error))
     }
 
+    /// A small number, which is never negative.
+    pub(super) fn number(&self, column: &'static str, number: i64) -> Result<u32, Error> {
+        u32::try_from(number).map_err(|error| self.contradiction(column, error))
+    }
+
     /// A count or a length, which is never negative.
     pub(super) fn count(&self, column: &'static str, number: i64) -> Result<u64, Error> {
         u64::try_from(number).map_err(|error| self.contradiction(column, error))

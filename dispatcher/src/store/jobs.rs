@@ -5,7 +5,7 @@ use invoke_protocol::command::Command;
 use invoke_protocol::digest::Sha256;
 use invoke_protocol::environment::Environment;
 use invoke_protocol::files::Files;
-use invoke_protocol::id::{ClusterId, ClusterName, JobId, PodUid, ProfileName, RunnerId};
+use invoke_protocol::id::{ClusterId, ClusterName, FanOutId, JobId, PodUid, ProfileName, RunnerId};
 use invoke_protocol::job::{Step, StepName};
 use invoke_protocol::runner::{Cancellation, ProfileSummary};
 use invoke_protocol::state::{JobState, Reason, Retries};
@@ -46,6 +46,8 @@ pub struct NewJob {
     pub secrets: Option<SealedSecrets>,
     /// Whether its command is given something to read.
     pub stdin: bool,
+    /// The fan-out that it is a part of, if it is.
+    pub fanout: Option<FanOutId>,
 }
 
 /// The files of a job that is being accepted.
@@ -98,6 +100,8 @@ pub struct StoredJob {
     pub secrets_sha256: Option<Sha256>,
     /// Whether its command is given something to read.
     pub stdin: bool,
+    /// The fan-out that it is a part of, if it is.
+    pub fanout: Option<FanOutId>,
     /// Where it stands.
     pub state: JobState,
     /// Grows with every change but of the output.
@@ -148,6 +152,7 @@ impl StoredJob {
             secrets_sha256: job.secrets.as_ref().map(|secrets| secrets.sha256),
             secret_names: job.secrets.map_or_else(Vec::new, |secrets| secrets.names),
             stdin: job.stdin,
+            fanout: job.fanout,
             state: JobState::Queued,
             version: 1,
             runner: None,
@@ -197,6 +202,7 @@ struct JobRow {
     secret_names: String,
     secrets_sha256: Option<Vec<u8>>,
     stdin: bool,
+    fanout_id: Option<Uuid>,
     state_detail: String,
     version: i64,
     runner: Option<String>,
@@ -219,7 +225,7 @@ macro_rules! select_jobs {
              c.clock_skew AS cluster_clock_skew, \
              c.profiles AS cluster_profiles, j.profile, j.command, j.submitted_by, j.submitted_at, \
              j.start_deadline, j.run_timeout_seconds, j.request_digest, j.files, j.files_upload, j.environment, \
-             j.secret_names, j.secrets_sha256, j.stdin, j.state_detail, j.version, j.runner, \
+             j.secret_names, j.secrets_sha256, j.stdin, j.fanout_id, j.state_detail, j.version, j.runner, \
              j.pod, j.permitted_at, j.give_up_at, j.retries, j.retried_pod, j.waiting, j.log_bytes, \
              j.output_expired_at, j.published_at, o.last_error AS outbox_error \
              FROM jobs j JOIN clusters c ON c.id = j.cluster_id LEFT JOIN outbox o ON o.job_id = j.id ",
@@ -263,6 +269,7 @@ impl TryFrom<JobRow> for StoredJob {
                 .map(|bytes| place.digest("secrets_sha256", &bytes))
                 .transpose()?,
             stdin: row.stdin,
+            fanout: row.fanout_id.map(FanOutId::from_uuid),
             state: place.json("state_detail", &row.state_detail)?,
             version: row.version,
             runner: row.runner.map(RunnerId),
@@ -393,9 +400,9 @@ macro_rules! insert_job {
             $before,
             "INSERT INTO jobs (id, cluster_id, profile, command, submitted_by, submitted_at, start_deadline, \
              run_timeout_seconds, idempotency_key, request_digest, state, state_detail, files, files_upload, \
-             environment, secret_names, secrets_sha256, sealed_secrets, stdin, version, retries, log_bytes, \
+             environment, secret_names, secrets_sha256, sealed_secrets, stdin, fanout_id, version, retries, log_bytes, \
              publications) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-             $19, 1, 0, 0, 0) \
+             $19, $20, 1, 0, 0, 0) \
              ON CONFLICT (submitted_by, idempotency_key) DO NOTHING ",
             $after
         )
@@ -452,6 +459,7 @@ async fn insert(session: &mut Session, job: &NewJob, now: Timestamp) -> Result<b
         secrets.map(|secrets| secrets.sha256.as_bytes().as_slice()),
         secrets.map(|secrets| secrets.sealed.as_slice()),
         job.stdin,
+        job.fanout.map(|fanout| *fanout.as_uuid()),
     )?;
     Ok(inserted == 1)
 }
@@ -561,6 +569,28 @@ pub async fn cancelling(
         .collect()
 }
 
+/// Locks the jobs of a fan-out that are not over, in one order, until the session ends. On SQLite nobody else
+/// writes anyway.
+///
+/// # Errors
+/// [`Error::Database`].
+pub(super) async fn lock_open_of_fanout(
+    session: &mut Session,
+    fanout: FanOutId,
+) -> Result<(), Error> {
+    if matches!(session, Session::Sqlite(_)) {
+        return Ok(());
+    }
+    sql!(
+        session,
+        fetch_all as (Uuid,),
+        "SELECT id FROM jobs WHERE fanout_id = $1 AND state IN \
+         ('queued', 'claimed', 'starting', 'running', 'contact_lost', 'cancelling') ORDER BY id FOR UPDATE",
+        *fanout.as_uuid(),
+    )
+    .map(drop)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -587,6 +617,7 @@ pub(crate) mod tests {
             secret_names: Vec::new(),
             secrets_sha256: None,
             stdin: false,
+            fanout: None,
             state: JobState::Queued,
             version: 1,
             runner: None,

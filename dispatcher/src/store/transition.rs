@@ -172,13 +172,44 @@ impl Store {
         Ok(())
     }
 
-    fn tell(&self, job: &StoredJob) {
+    /// To be called when the job's change is durable, not before.
+    pub(super) fn tell(&self, job: &StoredJob) {
         let state = job.state.name();
         tracing::info!(job.id = %job.id, job.state = %state, "job {} is {state}", job.id);
         self.events().job_changed(job.id);
+        if let Some(fanout) = job.fanout.filter(|_| job.state.is_terminal()) {
+            self.events().fanout_changed(fanout);
+        }
         // The runner asks for the list of jobs to cancel; it is longer or shorter now.
         self.events().cluster_changed(job.cluster);
     }
+}
+
+/// Applies an event to a job in the caller's transaction, which has locked it; `None` if there is no such job. The
+/// caller tells of it when that is durable.
+///
+/// # Errors
+/// [`Error`]; [`Error::Contended`] if the job was not locked, and somebody else changed it.
+pub(super) async fn change_in(
+    session: &mut Session,
+    change: Change<'_>,
+    event: Event,
+) -> Result<Option<Outcome>, Error> {
+    let Some(job) = jobs::find(session, change.job).await? else {
+        return Ok(None);
+    };
+    let (job, verdict) = match job.state.clone().on(event.clone(), change.now) {
+        Err(refusal) => (job, Err(refusal)),
+        Ok(next) if next == job.state => (job, Ok(Verdict::Repeated)),
+        Ok(next) => {
+            let after = following(&job, &event, next, change.now);
+            if !write(session, &job, &after, &event, change).await? {
+                return Err(Error::Contended(change.job));
+            }
+            (after, Ok(Verdict::Changed))
+        }
+    };
+    Ok(Some(Outcome { job, verdict }))
 }
 
 fn is_in_scope(job: &StoredJob, scope: Option<ClusterId>) -> bool {

@@ -354,7 +354,7 @@ async fn throw_away(
 
 impl Store {
     /// Gives up archives that nobody has uploaded to and no job has used since a moment, and that are not of
-    /// a job of which everything is kept; at most `limit`. Answers how many. What several jobs share goes with
+    /// a job of which everything is kept, nor of a fan-out that can go on; at most `limit`. Answers how many. What several jobs share goes with
     /// the last of them.
     ///
     /// # Errors
@@ -371,6 +371,7 @@ impl Store {
             fetch_all as (Uuid,),
             "SELECT u.id FROM uploads u WHERE u.owner IS NOT NULL AND u.touched_at < $1 AND NOT EXISTS ( \
                  SELECT 1 FROM jobs j WHERE j.files_upload = u.id AND j.output_expired_at IS NULL) \
+             AND NOT EXISTS (SELECT 1 FROM fanouts f WHERE f.files_upload = u.id) \
              ORDER BY u.touched_at LIMIT $2",
             idle_since.as_microsecond(),
             i64::from(limit),

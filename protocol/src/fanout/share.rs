@@ -8,14 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// How many clusters: a number, or a percentage of all, and never none. Written `10` or `"10%"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "openapi", schema(value_type = String, example = "10%"))]
 pub struct Share(Amount);
 
 /// How many clusters may fail: a number, or a percentage of all, and it may be none. Written `2` or `"5%"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "openapi", schema(value_type = String, example = "5%"))]
 pub struct FailureBudget(Amount);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +153,28 @@ impl FromStr for FailureBudget {
 
 /// A JSON number for a count, a string for a percentage; a count may come as a string too.
 macro_rules! in_json {
-    ($name:ident) => {
+    ($name:ident, $least:literal, $description:literal) => {
+        #[cfg(feature = "openapi")]
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+                let count = ObjectBuilder::new()
+                    .schema_type(Type::Integer)
+                    .minimum(Some($least));
+                let text = ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .pattern(Some("^[0-9]+%?$"));
+                OneOfBuilder::new()
+                    .item(count)
+                    .item(text)
+                    .description(Some($description))
+                    .into()
+            }
+        }
+
+        #[cfg(feature = "openapi")]
+        impl utoipa::ToSchema for $name {}
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.pad(&self.0.to_string())
@@ -184,8 +201,16 @@ macro_rules! in_json {
     };
 }
 
-in_json!(Share);
-in_json!(FailureBudget);
+in_json!(
+    Share,
+    1_u32,
+    "So many clusters, or so many per cent of all, such as \"10%\"; at least one."
+);
+in_json!(
+    FailureBudget,
+    0_u32,
+    "So many clusters, or so many per cent of all, such as \"5%\"; may be none."
+);
 
 /// A number or a string, as the text that both are written as.
 struct Text;

@@ -109,8 +109,13 @@ pub enum FanOutRefusal {
     #[error("it was cancelled, which is for ever: submit it again")]
     Cancelled,
     /// It went to its end.
-    #[error("it went to its end, and nothing of it is left to start")]
+    #[error(
+        "it went to its end, and nothing of it is left to start: retry-failed tries again what failed"
+    )]
     NothingLeft,
+    /// There is no more to wish for.
+    #[error("every cluster has succeeded")]
+    AllSucceeded,
 }
 
 /// Why a fan-out stopped: which brake, with a sentence.
@@ -276,9 +281,8 @@ impl FanOutState {
             Self::Running => FanOutRefusal::Running,
             Self::Stopping { .. } => FanOutRefusal::StillRunning,
             Self::Cancelling { .. } | Self::Cancelled { .. } => FanOutRefusal::Cancelled,
-            Self::Stopped { .. } | Self::Succeeded { .. } | Self::Incomplete { .. } => {
-                FanOutRefusal::NothingLeft
-            }
+            Self::Succeeded { .. } => FanOutRefusal::AllSucceeded,
+            Self::Stopped { .. } | Self::Incomplete { .. } => FanOutRefusal::NothingLeft,
         }
     }
 
@@ -450,8 +454,8 @@ mod tests {
         succeeded  cancel           refused: Over
         succeeded  settle           the same
         succeeded  settle, failures the same
-        succeeded  resume           refused: NothingLeft
-        succeeded  retry            refused: NothingLeft
+        succeeded  resume           refused: AllSucceeded
+        succeeded  retry            refused: AllSucceeded
         incomplete stop             refused: Over
         incomplete cancel           refused: Over
         incomplete settle           the same
