@@ -124,7 +124,7 @@ impl Printer {
     /// Asks, and leaves the cursor behind the question.
     pub fn ask(&self, question: &str) {
         self.clear_status();
-        self.write_words(&format!("\ninvoke: {question} "));
+        self.write_words(&format!("\ninvoke: {} ", neutral(question)));
     }
 
     /// Shows what is going on, on a terminal, until the next word or output takes its place.
@@ -249,6 +249,27 @@ mod tests {
         assert_eq!(neutral("\x1b[31mred"), "^[[31mred");
         assert_eq!(neutral("\u{9b}2J \u{202e}txt"), "<U+009B>2J <U+202E>txt");
         assert_eq!(neutral_lines("a\n\tb\r\n\x1b[2J"), "a\n\tb^M\n^[[2J");
+    }
+
+    /// Also where somebody has forgotten it before. In a process of its own, whose stderr can be looked at.
+    #[test]
+    fn whatever_is_said_does_nothing() {
+        let mut inner = std::process::Command::new(std::env::current_exe().unwrap());
+        inner.args(["--exact", "printer::tests::says_it", "--ignored"]);
+        let said = String::from_utf8(inner.output().unwrap().stderr).unwrap();
+        assert_eq!(
+            said,
+            "invoke: ^[[2J\\nforged\n^[[2J\nforged\n\ninvoke: ^[[2J\\nforged "
+        );
+    }
+
+    #[test]
+    #[ignore = "run by the test above, in a process of its own"]
+    fn says_it() {
+        let (printer, hostile) = (Printer::for_process(), "\x1b[2J\nforged");
+        printer.say(hostile);
+        printer.show(&format!("{hostile}\n"));
+        printer.ask(hostile);
     }
 
     #[test]

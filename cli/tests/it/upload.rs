@@ -1,6 +1,7 @@
 //! `-f`: files reach the dispatcher before the job, once.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -505,6 +506,27 @@ fn on_a_terminal_progress_is_shown_and_taken_away() {
         "{half}"
     );
     assert_eq!(lines.last(), Some(&"done\r\n"));
+}
+
+/// To read and pack takes its time, too. A hole takes up no room, and all of it is packed.
+#[test]
+fn on_a_terminal_packing_is_shown() {
+    let bed = bed();
+    write(&bed, "hole", "");
+    let hole = File::options().write(true).open(here(&bed).join("hole"));
+    hole.unwrap().set_len(96 << 20).unwrap();
+    let line = format!("-f {}:hole ls", here(&bed).join("hole").display());
+    let (code, screen) = Terminal::open(&bed, &line).end();
+    assert_eq!(code, Some(0), "{screen}");
+    let mut lines = screen.split("\r\x1b[2K");
+    let packing = lines.find_map(|line| line.strip_prefix("invoke: packing ["));
+    let packing = packing.unwrap_or_else(|| panic!("{screen:?}"));
+    assert!(packing.contains(" of 96 MiB"), "{packing}");
+    assert_eq!(
+        screen.rsplit("\r\x1b[2K").next(),
+        Some(""),
+        "and taken away"
+    );
 }
 
 #[test]
