@@ -151,7 +151,8 @@ pub struct Limits {
     )]
     pub files_limit: u64,
 
-    /// How many entries the files of one job may have: files, folders, symbolic links
+    /// How many entries the files of one job may have: files, folders, symbolic links; and what its command
+    /// sends back, but never more than 100000 of those
     #[arg(
         long,
         env = "INVOKE_FILES_ENTRIES_LIMIT",

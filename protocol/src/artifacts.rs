@@ -7,6 +7,31 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256;
+use crate::files::DEFAULT_FILES_BYTES;
+
+/// How much a command may leave: as much as may be attached, by the operator's limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ArtifactsLimits {
+    /// What all files may come to together, in bytes.
+    pub content_bytes: u64,
+    /// How many entries the folder may have: files, folders, and what is no file. Never more
+    /// than 100,000, whatever may be attached.
+    pub entries: u64,
+}
+
+/// The most entries that are ever looked at, whatever the operator says: the list of them is in memory at
+/// either end.
+pub const MAX_ENTRIES: u64 = 100_000;
+
+impl Default for ArtifactsLimits {
+    fn default() -> Self {
+        Self {
+            content_bytes: DEFAULT_FILES_BYTES,
+            entries: MAX_ENTRIES,
+        }
+    }
+}
 
 /// What came back, and what did not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::artifacts::ArtifactsLimits;
 use crate::base64_bytes;
 use crate::envelope::Envelope;
 use crate::id::{ClusterId, ClusterName, JobId, PodUid, ProfileName, RunnerId};
@@ -154,6 +155,9 @@ pub struct ProfileSummary {
 pub struct ContactResponse {
     /// All running jobs of the cluster that are to be cancelled, sorted.
     pub cancelling: Vec<Cancellation>,
+    /// How much a command may leave whose pod is made from now on.
+    #[serde(default)]
+    pub artifacts: ArtifactsLimits,
 }
 
 /// A running job that is to be cancelled.
@@ -389,6 +393,13 @@ pub fn path(template: &str, job: JobId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A dispatcher that was made before there was more to say.
+    #[test]
+    fn a_short_answer_to_a_contact_leaves_the_usual_limits() {
+        let answer: ContactResponse = serde_json::from_str(r#"{"cancelling":[]}"#).unwrap();
+        assert_eq!(answer.artifacts, ArtifactsLimits::default());
+    }
 
     #[test]
     fn a_permit_does_not_show_its_secrets_by_accident() {

@@ -51,6 +51,12 @@ pub const ENV_SECRET_VARIABLES: &str = "INVOKE_RUNNER_SECRET_VARIABLES";
 /// the output.
 pub const ENV_SECRET_FOLDERS: &str = "INVOKE_RUNNER_SECRET_FOLDERS";
 
+/// Environment of the shim: what all files that the command leaves may come to, in bytes, as its pod has room
+/// for; [`crate::artifacts::ArtifactsLimits`]' own if it is not set.
+pub const ENV_ARTIFACTS_BYTES: &str = "INVOKE_RUNNER_ARTIFACTS_BYTES";
+/// Environment of the shim: how many entries the folder of what the command leaves may have.
+pub const ENV_ARTIFACTS_ENTRIES: &str = "INVOKE_RUNNER_ARTIFACTS_ENTRIES";
+
 /// Where the pod's token for its runner is mounted.
 pub const TOKEN_FILE: &str = "/var/run/secrets/invoke.dev/runner/token";
 /// Where the shim keeps its marker and its spool: an `emptyDir` of the pod.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use invoke_protocol::artifacts::ArtifactsLimits;
 use invoke_protocol::id::RunnerId;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
@@ -138,6 +139,8 @@ async fn live(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
 
     // What the parts tell each other.
     let (cancelling_sender, cancelling) = watch::channel(Cancellations::new());
+    // Until the first contact, those of a dispatcher that was not told otherwise.
+    let (artifacts_sender, artifacts) = watch::channel(ArtifactsLimits::default());
     let (live_sender, live) = watch::channel(BTreeSet::new());
     let (decided, _) = broadcast::channel(256);
     let reconnected = Arc::new(Notify::new());
@@ -148,7 +151,7 @@ async fn live(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
         service: shim_door,
         ca: identity.door_certificate.clone(),
     };
-    let pool = Pool::new(client.clone(), Arc::clone(&config), door);
+    let pool = Pool::new(client.clone(), Arc::clone(&config), door, artifacts);
     let recovery = Recovery {
         upstream: Arc::clone(&upstream),
         records: StartRecords::new(Api::namespaced(client.clone(), &config.jobs_namespace)),
@@ -164,6 +167,7 @@ async fn live(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
         Arc::clone(&upstream),
         config.summaries(),
         cancelling_sender,
+        artifacts_sender,
         reconnected,
     ));
 

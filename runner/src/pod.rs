@@ -1,4 +1,4 @@
-//! Profile and order make a pod. Pure.
+//! Profile, order and the dispatcher's limits make a pod. Pure.
 //!
 //! The pod fits Pod Security `restricted`. It bears no credential of the runner's; the two tokens in it
 //! are its own, made and renewed by the kubelet, and die with it. The command is **not** in it, nor are its
@@ -10,9 +10,13 @@ mod secrets;
 
 use std::collections::BTreeMap;
 
+use invoke_protocol::artifacts::ArtifactsLimits;
 use invoke_protocol::envelope::OrderV1;
 use invoke_protocol::files::FILES_WITHIN_SECONDS;
-use invoke_protocol::shim::{ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, HOME_DIR, WORK_DIR};
+use invoke_protocol::shim::{
+    ENV_ARTIFACTS_BYTES, ENV_ARTIFACTS_ENTRIES, ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, HOME_DIR,
+    WORK_DIR,
+};
 use invoke_protocol::topology::{
     JOB_LABEL, ORDER_ANNOTATION, PROFILE_LABEL, RESULT_FINALIZER, SHIM_TOKEN_AUDIENCE, pod_name,
 };
@@ -67,11 +71,13 @@ pub(crate) fn run_seconds(order: &OrderV1, profile: &Profile) -> u64 {
         .min(profile.max_run_seconds)
 }
 
-/// The pod for an order. The same order makes the same pod, whoever makes it.
+/// The pod for an order. The same order makes the same pod, whoever makes it, but for what the command may
+/// leave: the pod itself tells its shim how much it has room for, so whoever has made it, the two agree.
 pub(crate) fn manifest(
     accepted: &Accepted,
     profile: &Profile,
     door: &ShimDoor,
+    artifacts: &ArtifactsLimits,
     now: Timestamp,
 ) -> Pod {
     let order = &accepted.order;
@@ -93,8 +99,8 @@ pub(crate) fn manifest(
             ..ObjectMeta::default()
         },
         spec: Some(PodSpec {
-            containers: vec![container(order, profile, door)],
-            volumes: Some(volumes(order, profile)),
+            containers: vec![container(order, profile, door, artifacts)],
+            volumes: Some(volumes(order, profile, artifacts)),
             service_account_name: Some(profile.service_account.clone()),
             // Only the projected tokens below, with the pod's own life and audience.
             automount_service_account_token: Some(false),
@@ -138,26 +144,33 @@ fn active_deadline(order: &OrderV1, profile: &Profile, now: Timestamp) -> i64 {
         .min(i64::from(i32::MAX))
 }
 
-fn container(order: &OrderV1, profile: &Profile, door: &ShimDoor) -> Container {
+fn container(
+    order: &OrderV1,
+    profile: &Profile,
+    door: &ShimDoor,
+    artifacts: &ArtifactsLimits,
+) -> Container {
     Container {
         name: "command".to_owned(),
         image: Some(profile.image.clone()),
         image_pull_policy: Some(profile.image_pull_policy.as_str().to_owned()),
         command: Some(vec![SHIM.to_owned()]),
         working_dir: Some(WORK_DIR.to_owned()),
-        env: Some(environment(profile, door)),
+        env: Some(environment(profile, door, artifacts)),
         resources: Some(profile.resources.clone()),
         security_context: Some(container_security()),
-        volume_mounts: Some(mounts(order, profile)),
+        volume_mounts: Some(mounts(order, profile, artifacts)),
         ..Container::default()
     }
 }
 
-fn environment(profile: &Profile, door: &ShimDoor) -> Vec<EnvVar> {
+fn environment(profile: &Profile, door: &ShimDoor, artifacts: &ArtifactsLimits) -> Vec<EnvVar> {
     let own = [
         variable("HOME", HOME_DIR),
         variable(ENV_RUNNER_ADDRESS, &door.address.to_string()),
         variable(ENV_RUNNER_CA, &door.ca),
+        variable(ENV_ARTIFACTS_BYTES, &artifacts.content_bytes.to_string()),
+        variable(ENV_ARTIFACTS_ENTRIES, &artifacts.entries.to_string()),
     ];
     // In test builds only: what a test says about shims, it says to the runner.
     let hooks = invoke_hooks::set_with_prefix("shim.").map(|set| variable(invoke_hooks::ENV, &set));
@@ -192,8 +205,8 @@ fn container_security() -> SecurityContext {
     }
 }
 
-fn mounts(order: &OrderV1, profile: &Profile) -> Vec<VolumeMount> {
-    let folders = folders::folders(order.files.as_ref());
+fn mounts(order: &OrderV1, profile: &Profile, artifacts: &ArtifactsLimits) -> Vec<VolumeMount> {
+    let folders = folders::folders(order.files.as_ref(), artifacts);
     let folders = folders.iter().map(folders::Folder::mount);
     let tokens = [
         mount(
@@ -216,8 +229,8 @@ fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     }
 }
 
-fn volumes(order: &OrderV1, profile: &Profile) -> Vec<Volume> {
-    let folders = folders::folders(order.files.as_ref());
+fn volumes(order: &OrderV1, profile: &Profile, artifacts: &ArtifactsLimits) -> Vec<Volume> {
+    let folders = folders::folders(order.files.as_ref(), artifacts);
     let folders = folders.iter().map(folders::Folder::volume);
     // What an automounted token would bring, so that kubectl and helm find what they expect; but the
     // namespace is the profile's: "kubectl get pods" must not mean the pods of other commands.
@@ -326,13 +339,20 @@ mod tests {
     }
 
     fn pod_for(accepted: &Accepted, profile: &str) -> Pod {
+        pod_with(accepted, profile, &ArtifactsLimits::default())
+    }
+
+    fn pod_with(accepted: &Accepted, profile: &str, artifacts: &ArtifactsLimits) -> Pod {
         let config = config();
-        manifest(
-            accepted,
-            &config.profiles[&profile.parse().unwrap()],
-            &door(),
-            NOW.parse().unwrap(),
-        )
+        let profile = &config.profiles[&profile.parse().unwrap()];
+        manifest(accepted, profile, &door(), artifacts, NOW.parse().unwrap())
+    }
+
+    fn limits_of_folders(pod: Pod) -> BTreeMap<String, String> {
+        let volumes = pod.spec.unwrap().volumes.unwrap().into_iter();
+        volumes
+            .filter_map(|volume| Some((volume.name, volume.empty_dir?.size_limit?.0)))
+            .collect()
     }
 
     fn with_files(bytes: u64, content_bytes: u64, entries: u64) -> Accepted {
@@ -359,12 +379,7 @@ mod tests {
     /// What was attached and what it unpacks to must fit, also where a file takes up a block for a byte.
     #[test]
     fn there_is_room_for_what_is_attached() {
-        let limits = |pod: Pod| -> BTreeMap<String, String> {
-            let volumes = pod.spec.unwrap().volumes.unwrap().into_iter();
-            volumes
-                .filter_map(|volume| Some((volume.name, volume.empty_dir?.size_limit?.0)))
-                .collect()
-        };
+        let limits = limits_of_folders;
         let (mib, without) = (1 << 20, limits(pod("default")));
         let with = limits(pod_for(&with_files(300 * mib, 500 * mib, 1024), "default"));
         assert_eq!((&*without["work"], &*with["work"]), ("1024Mi", "1528Mi"));
@@ -377,6 +392,29 @@ mod tests {
             "default",
         ));
         assert_eq!(absurd["work"], "17592186044416Mi");
+    }
+
+    /// The operator of the dispatcher says how much; the pod has the room, and its shim keeps to it.
+    #[test]
+    fn there_is_room_for_what_may_be_left() {
+        for (content_bytes, artifacts, state) in [
+            (0, "391Mi", "384Mi"),
+            (1 << 20, "392Mi", "385Mi"),
+            (5 << 30, "5511Mi", "5504Mi"),
+            (u64::MAX, "17592186044416Mi", "17592186044416Mi"),
+        ] {
+            let limits = ArtifactsLimits {
+                content_bytes,
+                ..ArtifactsLimits::default()
+            };
+            let pod = pod_with(&accepted(), "default", &limits);
+            let text = serde_json::to_value(&pod).unwrap();
+            let environment = text["spec"]["containers"][0]["env"].as_array().unwrap();
+            let bytes = json!({"name": ENV_ARTIFACTS_BYTES, "value": content_bytes.to_string()});
+            assert!(environment.contains(&bytes), "{environment:?}");
+            let room = limits_of_folders(pod);
+            assert_eq!((&*room["artifacts"], &*room["state"]), (artifacts, state));
+        }
     }
 
     /// The most that may be attached by default, and as much left as artifacts, with every folder full.

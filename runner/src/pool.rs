@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use invoke_protocol::artifacts::ArtifactsLimits;
 use invoke_protocol::id::{JobId, PodUid};
 use invoke_protocol::state::{Reason, ReasonCode};
 use invoke_protocol::topology::{JOB_LABEL, RESULT_FINALIZER, pod_name};
@@ -11,6 +12,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::clock;
 use crate::config::Config;
@@ -26,6 +28,8 @@ pub(crate) struct Pool {
     namespaces: Api<Namespace>,
     config: Arc<Config>,
     door: Arc<DoorName>,
+    /// How much a command may leave, as the dispatcher said last.
+    artifacts: watch::Receiver<ArtifactsLimits>,
 }
 
 /// The door for shims as the runner knows it: by the name of its Service.
@@ -75,12 +79,18 @@ impl Error {
 }
 
 impl Pool {
-    pub(crate) fn new(client: Client, config: Arc<Config>, door: DoorName) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        config: Arc<Config>,
+        door: DoorName,
+        artifacts: watch::Receiver<ArtifactsLimits>,
+    ) -> Self {
         Self {
             pods: Api::namespaced(client.clone(), &config.jobs_namespace),
             namespaces: Api::all(client),
             config,
             door: Arc::new(door),
+            artifacts,
         }
     }
 
@@ -100,7 +110,9 @@ impl Pool {
                 words,
             )));
         };
-        let pod = manifest(accepted, profile, &self.shim_door().await?, clock::now());
+        let door = self.shim_door().await?;
+        let artifacts = *self.artifacts.borrow();
+        let pod = manifest(accepted, profile, &door, &artifacts, clock::now());
         match self.pods.create(&PostParams::default(), &pod).await {
             Ok(made) => adopt(&made, accepted),
             Err(error) if status(&error) == Some(409) => self.adopt_existing(accepted).await,

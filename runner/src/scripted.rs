@@ -16,13 +16,14 @@ use axum::{Json, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use invoke_protocol::artifacts::ArtifactsLimits;
 use invoke_protocol::id::{JobId, PodUid, RunnerId};
 use invoke_protocol::output::ExitRecord;
 use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::{
-    ARTIFACTS, ArtifactsAck, CLAIM, COMPLETE, Claim, CompleteRequest, ENROL, EnrolRequest,
-    Enrolment, FILES, FilesQuery, OUTPUT, OutputAck, OutputQuery, PERMIT, Permit, REPORT, Report,
-    STDIN, StdinQuery,
+    ARTIFACTS, ArtifactsAck, CLAIM, COMPLETE, CONTACT, Claim, CompleteRequest, ContactResponse,
+    ENROL, EnrolRequest, Enrolment, FILES, FilesQuery, OUTPUT, OutputAck, OutputQuery, PERMIT,
+    Permit, REPORT, Report, STDIN, StdinQuery,
 };
 use invoke_protocol::shim::STDIN_END;
 use invoke_protocol::topology::{pod_name, start_record_name};
@@ -60,6 +61,8 @@ pub(crate) struct Script {
     pub(crate) claim: Option<Claim>,
     pub(crate) permit: Option<Permit>,
     pub(crate) enrolment: Option<Enrolment>,
+    /// How much a command may leave.
+    pub(crate) artifacts_limits: ArtifactsLimits,
     /// The dispatcher answers nothing.
     pub(crate) no_answer: bool,
     /// The dispatcher's store was restored: it knows of no start until it is reminded.
@@ -158,6 +161,8 @@ pub(crate) struct World {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) client: Client,
     pub(crate) pool: Pool,
+    /// How much a command may leave, as the pool knows it.
+    pub(crate) artifacts_limits: watch::Sender<ArtifactsLimits>,
     pub(crate) records: StartRecords,
 }
 
@@ -177,7 +182,8 @@ impl World {
             service: "127.0.0.1:8443".to_owned(),
             ca: "PEM".to_owned(),
         };
-        let pool = Pool::new(client.clone(), Arc::new(config()), door);
+        let (artifacts_limits, artifacts) = watch::channel(ArtifactsLimits::default());
+        let pool = Pool::new(client.clone(), Arc::new(config()), door, artifacts);
         let records = StartRecords::new(Api::namespaced(client.clone(), "invoke-jobs"));
         Self {
             script,
@@ -185,6 +191,7 @@ impl World {
             upstream: Arc::new(upstream),
             client,
             pool,
+            artifacts_limits,
             records,
         }
     }
@@ -205,6 +212,7 @@ impl World {
 async fn dispatcher(script: Shared) -> Wire {
     let routes = Router::new()
         .route(ENROL, post(enrol))
+        .route(CONTACT, post(contact))
         .route(CLAIM, post(claim))
         .route(PERMIT, post(permit))
         .route(REPORT, post(report))
@@ -289,6 +297,14 @@ async fn enrol(State(script): State<Shared>, Json(request): Json<EnrolRequest>) 
         || problem(ProblemCode::JoinTokenInvalid),
         |enrolment| Json(enrolment).into_response(),
     )
+}
+
+async fn contact(State(script): State<Shared>) -> Response {
+    let response = ContactResponse {
+        cancelling: Vec::new(),
+        artifacts: script.lock().unwrap().artifacts_limits,
+    };
+    Json(response).into_response()
 }
 
 async fn claim(State(script): State<Shared>) -> Response {

@@ -1,10 +1,12 @@
-//! `POST /v1/runner/contact`: "I am here", answered with the jobs that are to be cancelled.
+//! `POST /v1/runner/contact`: "I am here", answered with the jobs that are to be cancelled, and with what the
+//! operator's limits mean to new pods.
 
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use invoke_protocol::api::CLOCK_SKEW_SECONDS;
+use invoke_protocol::api::{CLOCK_SKEW_SECONDS, Limits};
+use invoke_protocol::artifacts::{ArtifactsLimits, MAX_ENTRIES};
 use invoke_protocol::problem::Problem;
 use invoke_protocol::runner::{
     CONTACT, Cancellation, ContactRequest, ContactResponse, ProfileSummary,
@@ -50,13 +52,24 @@ pub(super) async fn contact(runner: Runner, body: Bytes) -> Result<Json<ContactR
     loop {
         let cancelling = cancelling(&runner).await?;
         if cancelling != known || Instant::now() >= until || app.stopping.is_cancelled() {
-            return Ok(Json(ContactResponse { cancelling }));
+            return Ok(Json(ContactResponse {
+                cancelling,
+                artifacts: artifacts(&app.limits),
+            }));
         }
         tokio::select! {
             () = subscription.news_or_poll() => {}
             () = tokio::time::sleep_until(until) => {}
             () = app.stopping.cancelled() => {}
         }
+    }
+}
+
+/// As much may come back as may be attached.
+fn artifacts(limits: &Limits) -> ArtifactsLimits {
+    ArtifactsLimits {
+        content_bytes: limits.files_bytes,
+        entries: limits.files_entries.min(MAX_ENTRIES),
     }
 }
 
@@ -123,6 +136,22 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
+
+    #[test]
+    fn as_much_comes_back_as_may_be_attached() {
+        let limits = |files_entries| Limits {
+            files_bytes: 5 << 30,
+            files_entries,
+            retention_seconds: 1,
+        };
+        for (attached, back) in [(7, 7), (MAX_ENTRIES, MAX_ENTRIES), (u64::MAX, MAX_ENTRIES)] {
+            let artifacts = artifacts(&limits(attached));
+            assert_eq!(
+                (artifacts.content_bytes, artifacts.entries),
+                (5 << 30, back)
+            );
+        }
+    }
 
     #[test]
     fn a_clock_is_wrong_by_more_than_half_a_minute() {

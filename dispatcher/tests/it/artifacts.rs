@@ -251,9 +251,12 @@ async fn a_list_that_the_stream_does_not_bear_out_is_not_shown() {
 
 #[tokio::test]
 async fn artifacts_are_as_many_as_is_allowed_and_no_more() {
-    let arguments = [AWAY.as_slice(), &["--files-limit", "1KiB"]].concat();
+    let limits = ["--files-limit", "1KiB", "--files-entries-limit", "9"];
+    let arguments = [AWAY.as_slice(), &limits].concat();
     let dispatcher = Dispatcher::start_with(&arguments).await;
     let runner = dispatcher.cluster("edge-7").await;
+    let told = runner.contact().await.artifacts;
+    assert_eq!((told.content_bytes, told.entries), (1024, 9), "to the pods");
     let job = dispatcher.submit("make").await;
     let pod = runner.start(&job).await;
     let limit = 1024 + (64 << 20);

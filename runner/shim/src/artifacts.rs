@@ -23,7 +23,8 @@ use std::path::Path;
 
 use aws_lc_rs::digest;
 use invoke_protocol::artifacts::{
-    Artifact, ArtifactsIncomplete, ArtifactsSummary, MAX_SKIPPED, Manifest, Skipped,
+    Artifact, ArtifactsIncomplete, ArtifactsLimits, ArtifactsSummary, MAX_SKIPPED, Manifest,
+    Skipped,
 };
 use invoke_protocol::digest::Sha256;
 use nix::dir::Dir;
@@ -37,15 +38,6 @@ use pending::Pending;
 const PATH_BYTES: usize = 4096;
 
 const COPY_BYTES: usize = 64 * 1024;
-
-/// The most that is taken.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// Of all files together.
-    pub(crate) content_bytes: u64,
-    /// Of everything that is looked at: files, folders, and what is skipped.
-    pub(crate) entries: usize,
-}
 
 /// Why nothing was collected.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +59,7 @@ pub(crate) enum Error {
 /// [`Error`]. A file that cannot be read is no error: it is skipped, and the manifest says so.
 pub(crate) fn collect(
     folder: &Path,
-    limits: Limits,
+    limits: ArtifactsLimits,
     spool: &mut (impl Write + Seek),
 ) -> Result<ArtifactsSummary, Error> {
     let mut collection = Collection {
@@ -91,7 +83,7 @@ pub(crate) fn collect(
 /// What was collected so far. The spool is at the end of `content_bytes`.
 struct Collection<'a, S> {
     spool: &'a mut S,
-    limits: Limits,
+    limits: ArtifactsLimits,
     pending: Pending,
     manifest: Manifest,
     content_bytes: u64,

@@ -2,13 +2,15 @@
 
 use std::env::VarError;
 use std::net::{AddrParseError, SocketAddr};
+use std::num::ParseIntError;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use invoke_protocol::artifacts::ArtifactsLimits;
 use invoke_protocol::files::FILES_WITHIN_SECONDS;
 use invoke_protocol::shim::{
-    ARTIFACTS_DIR, ENV_RUNNER_ADDRESS, ENV_RUNNER_CA, ENV_SECRET_FOLDERS, ENV_SECRET_VARIABLES,
-    STATE_DIR, TOKEN_FILE, WORK_DIR,
+    ARTIFACTS_DIR, ENV_ARTIFACTS_BYTES, ENV_ARTIFACTS_ENTRIES, ENV_RUNNER_ADDRESS, ENV_RUNNER_CA,
+    ENV_SECRET_FOLDERS, ENV_SECRET_VARIABLES, STATE_DIR, TOKEN_FILE, WORK_DIR,
 };
 
 /// The most output that may wait on disk for its acknowledgement, in bytes. Beyond it the pipes are
@@ -44,6 +46,8 @@ pub struct Config {
     pub work_dir: PathBuf,
     /// Where the command leaves what is to come back.
     pub artifacts_dir: PathBuf,
+    /// How much of that there may be.
+    pub artifacts_limits: ArtifactsLimits,
     /// The names of variables of this process whose values are masked in the output.
     pub secret_variables: Vec<String>,
     /// Folders with files whose contents are masked in the output.
@@ -76,6 +80,9 @@ pub enum Error {
     /// The address is none.
     #[error("{ENV_RUNNER_ADDRESS} is {0:?}, which is no IP address with a port")]
     Address(String, #[source] AddrParseError),
+    /// A limit is none.
+    #[error("{0} is {1:?}, which is no number")]
+    Number(&'static str, String, #[source] ParseIntError),
 }
 
 impl Config {
@@ -93,6 +100,7 @@ impl Config {
             state_dir: STATE_DIR.into(),
             work_dir: WORK_DIR.into(),
             artifacts_dir: ARTIFACTS_DIR.into(),
+            artifacts_limits: artifacts_limits()?,
             secret_variables: list(ENV_SECRET_VARIABLES, ',')?,
             secret_folders: list(ENV_SECRET_FOLDERS, ':')?
                 .into_iter()
@@ -106,6 +114,25 @@ impl Config {
             files_within: FILES_WITHIN,
             cancelling_within: CANCELLING_WITHIN,
         })
+    }
+}
+
+/// What the pod has room for. A runner that is older than this says nothing, and makes room for the default.
+fn artifacts_limits() -> Result<ArtifactsLimits, Error> {
+    let usual = ArtifactsLimits::default();
+    Ok(ArtifactsLimits {
+        content_bytes: number(ENV_ARTIFACTS_BYTES, usual.content_bytes)?,
+        entries: number(ENV_ARTIFACTS_ENTRIES, usual.entries)?,
+    })
+}
+
+fn number(name: &'static str, usual: u64) -> Result<u64, Error> {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .map_err(|error| Error::Number(name, text, error)),
+        Err(VarError::NotPresent) => Ok(usual),
+        Err(VarError::NotUnicode(_)) => Err(Error::NotText(name)),
     }
 }
 

@@ -10,15 +10,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use invoke_protocol::artifacts::{ArtifactsIncomplete, ArtifactsSummary};
+use invoke_protocol::artifacts::{ArtifactsIncomplete, ArtifactsLimits, ArtifactsSummary};
 use invoke_protocol::digest::Sha256;
-use invoke_protocol::files::{DEFAULT_FILES_BYTES, DEFAULT_FILES_ENTRIES};
 use invoke_protocol::output::IncompleteReason;
 use invoke_protocol::shim::Assignment;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 
-use crate::artifacts::{self, Limits, collect};
+use crate::artifacts::{self, collect};
 use crate::aside::aside;
 use crate::config::Config;
 use crate::door::{Door, Upload};
@@ -27,12 +26,6 @@ use crate::log;
 use crate::spool::{Cut, Reader};
 use crate::termination::Termination;
 use crate::uploader::{UploadEnd, Uploader};
-
-/// What a command may leave.
-const LIMITS: Limits = Limits {
-    content_bytes: DEFAULT_FILES_BYTES,
-    entries: DEFAULT_FILES_ENTRIES as usize,
-};
 
 /// How long artifacts may still be brought from a pod that Kubernetes ends, after the drain and the grace:
 /// half of what the pod has then.
@@ -85,10 +78,10 @@ impl Delivery<'_> {
     ///
     /// *Assumptions*: nothing of the command is alive any more.
     pub(crate) async fn collect(&self) -> Option<Collected> {
-        let folder = self.config.artifacts_dir.clone();
+        let (folder, limits) = (&self.config.artifacts_dir, self.config.artifacts_limits);
         let spool = self.config.state_dir.join("artifacts");
         let collected = tokio::select! {
-            collected = collect_aside(&folder, &spool) => collected,
+            collected = collect_aside(folder, limits, &spool) => collected,
             () = self.time_is_up() => Err(NotCollected::TimeIsUp),
         };
         let collected = collected.unwrap_or_else(|error| {
@@ -164,7 +157,11 @@ impl Delivery<'_> {
     }
 }
 
-async fn collect_aside(folder: &Path, spool: &Path) -> Result<Collected, NotCollected> {
+async fn collect_aside(
+    folder: &Path,
+    limits: ArtifactsLimits,
+    spool: &Path,
+) -> Result<Collected, NotCollected> {
     let spool = OpenOptions::new()
         .read(true)
         .write(true)
@@ -172,7 +169,7 @@ async fn collect_aside(folder: &Path, spool: &Path) -> Result<Collected, NotColl
         .open(spool)?;
     let folder = folder.to_owned();
     let summary = aside(spool.try_clone()?, move |mut spool| {
-        collect(&folder, LIMITS, &mut spool)
+        collect(&folder, limits, &mut spool)
     });
     Ok(Collected {
         summary: summary.await??,

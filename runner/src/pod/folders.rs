@@ -1,6 +1,7 @@
-//! The pod's own folders, each with room for what the order says.
+//! The pod's own folders, each with room for what the order and the dispatcher's limits say.
 
-use invoke_protocol::files::{DEFAULT_FILES_BYTES, DEFAULT_FILES_ENTRIES, Files};
+use invoke_protocol::artifacts::ArtifactsLimits;
+use invoke_protocol::files::Files;
 use invoke_protocol::shim::{ARTIFACTS_DIR, HOME_DIR, STATE_DIR, WORK_DIR};
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Volume, VolumeMount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -18,8 +19,7 @@ const SPOOL_BYTES: u64 = 320 * MIB;
 /// What a command has in its current folder besides the attached files.
 const WORK_BYTES: u64 = 1024 * MIB;
 
-/// What comes back is as much as may be attached, and its manifest.
-const ARTIFACTS_BYTES: u64 = DEFAULT_FILES_BYTES;
+/// The list of what comes back.
 const MANIFEST_BYTES: u64 = 64 * MIB;
 
 /// A file takes up whole blocks, a folder and a link at least one.
@@ -51,7 +51,7 @@ impl Folder {
 }
 
 /// What a command is given and may leave must fit beside what it writes by itself.
-pub(super) fn folders(files: Option<&Files>) -> [Folder; 5] {
+pub(super) fn folders(files: Option<&Files>, artifacts: &ArtifactsLimits) -> [Folder; 5] {
     let archive = files.map_or(0, |files| files.bytes);
     let content = files.map_or(0, |files| on_disk(files.content_bytes, files.entries));
     let folder = |name, path, bytes| Folder { name, path, bytes };
@@ -60,14 +60,16 @@ pub(super) fn folders(files: Option<&Files>) -> [Folder; 5] {
         folder(
             "artifacts",
             ARTIFACTS_DIR,
-            on_disk(ARTIFACTS_BYTES, DEFAULT_FILES_ENTRIES),
+            on_disk(artifacts.content_bytes, artifacts.entries),
         ),
         folder("home", HOME_DIR, 256 * MIB),
         folder("tmp", TMP_DIR, 256 * MIB),
         folder(
             "state",
             STATE_DIR,
-            (SPOOL_BYTES + ARTIFACTS_BYTES + MANIFEST_BYTES).saturating_add(archive),
+            (SPOOL_BYTES + MANIFEST_BYTES)
+                .saturating_add(artifacts.content_bytes)
+                .saturating_add(archive),
         ),
     ]
 }

@@ -19,11 +19,11 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn new(entries: usize) -> Self {
+    pub(super) fn new(entries: u64) -> Self {
         Self {
             paths: BTreeSet::new(),
             bytes: 0,
-            entries_left: entries,
+            entries_left: usize::try_from(entries).unwrap_or(usize::MAX),
             bytes_left: PATH_BYTES,
             first_left_out: None,
         }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_length_of_paths_is_bounded_too() {
-        let mut pending = Pending::new(usize::MAX);
+        let mut pending = Pending::new(u64::MAX);
         for number in 0..3000 {
             pending.add(format!("{number:04000}").into());
         }
@@ -105,7 +105,7 @@ mod tests {
     /// What was looked at is remembered as well: its path is in the manifest.
     #[test]
     fn paths_that_were_looked_at_count() {
-        let mut pending = Pending::new(usize::MAX);
+        let mut pending = Pending::new(u64::MAX);
         let mut looked_at = 0;
         for number in 0..3000 {
             pending.add(format!("{number:04000}").into());
@@ -123,7 +123,7 @@ mod tests {
             }),
             entries in 0_usize..20,
         ) {
-            let mut pending = Pending::new(entries);
+            let mut pending = Pending::new(entries as u64);
             for path in shuffled {
                 pending.add(path.into());
             }

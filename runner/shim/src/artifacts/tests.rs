@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-const UNLIMITED: Limits = Limits {
+const UNLIMITED: ArtifactsLimits = ArtifactsLimits {
     content_bytes: u64::MAX,
     entries: 100_000,
 };
@@ -77,7 +77,7 @@ fn arrived(summary: ArtifactsSummary, stream: &[u8]) -> Arrived {
     }
 }
 
-fn collected(folder: &Path, limits: Limits) -> Arrived {
+fn collected(folder: &Path, limits: ArtifactsLimits) -> Arrived {
     // Something was spooled before.
     let mut spool = Cursor::new(vec![b'?'; 1000]);
     spool.set_position(500);
@@ -297,7 +297,7 @@ fn a_file_that_changes_while_it_is_read_is_left_out_whole() {
 #[test]
 fn at_the_limit_of_bytes_it_ends() {
     let folder = folder(&[("a", "123"), ("b", "4567"), ("c", "8")]);
-    let limits = |content_bytes| Limits {
+    let limits = |content_bytes| ArtifactsLimits {
         content_bytes,
         ..UNLIMITED
     };
@@ -319,7 +319,7 @@ fn at_the_limit_of_bytes_it_ends() {
 fn at_the_limit_of_entries_it_ends() {
     let folder = folder(&[("a", "1"), ("b/c", "2"), ("b/d", "3"), ("e", "4")]);
     symlink("a", folder.path().join("b/b")).unwrap();
-    let limits = |entries| Limits {
+    let limits = |entries| ArtifactsLimits {
         entries,
         ..UNLIMITED
     };
@@ -338,7 +338,7 @@ fn a_hole_costs_nothing() {
     let folder = folder(&[("a", "1")]);
     let hole = File::create(folder.path().join("b")).unwrap();
     hole.set_len(10 << 40).unwrap();
-    let limits = Limits {
+    let limits = ArtifactsLimits {
         content_bytes: 1 << 30,
         ..UNLIMITED
     };
@@ -375,7 +375,7 @@ fn of_many_skipped_things_some_are_named_and_all_are_counted() {
     for number in 0..1200 {
         symlink("a", folder.path().join(format!("{number:04}"))).unwrap();
     }
-    let limits = Limits {
+    let limits = ArtifactsLimits {
         content_bytes: 1,
         ..UNLIMITED
     };

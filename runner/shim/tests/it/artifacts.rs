@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use invoke_protocol::artifacts::{ArtifactsIncomplete, Manifest};
 use invoke_protocol::output::{EndCause, ExitRecord, ExitStatus};
-use invoke_protocol::shim::Assignment;
+use invoke_protocol::shim::{Assignment, ENV_ARTIFACTS_BYTES, ENV_ARTIFACTS_ENTRIES};
 
 use crate::door::{Door, Script};
 use crate::pod::{Pod, shell};
@@ -70,6 +70,23 @@ async fn an_upload_of_artifacts_goes_on_from_where_it_was_cut() {
     assert!(door.script().artifact_cuts.is_empty());
     let noise = std::fs::read(pod.path("artifacts/noise")).unwrap();
     assert!(arrived(&door).0[2].1 == noise);
+}
+
+/// The runner that made the pod says how much it has room for.
+#[tokio::test]
+async fn no_more_comes_back_than_the_pod_has_room_for() {
+    let line = "cd $INVOKE_ARTIFACTS; for i in a b c; do printf 12345 > $i; done";
+    for (name, limit, incomplete) in [
+        (ENV_ARTIFACTS_BYTES, "10", ArtifactsIncomplete::TooLarge),
+        (ENV_ARTIFACTS_ENTRIES, "2", ArtifactsIncomplete::TooMany),
+    ] {
+        let door = Door::open(shell(line)).await;
+        let pod = Pod::new().variable(name, limit);
+        assert_eq!(pod.run(&door).await, 0);
+        assert_eq!(names(&door), ["a", "b"], "{name}");
+        let summary = door.exit().artifacts.unwrap();
+        assert_eq!(summary.incomplete, Some(incomplete));
+    }
 }
 
 #[tokio::test]
