@@ -115,6 +115,8 @@ pub enum ReasonCode {
     FilesUnavailable,
     /// The attached files are not what was stated, or want to be where they must not.
     FilesRefused,
+    /// The Secrets that the profile gives are more than can be masked in the output.
+    SecretsTooLarge,
     /// The pod ended and no exit record came.
     PodFailed,
     /// Memory ran out.

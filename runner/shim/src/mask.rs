@@ -28,7 +28,7 @@ const MASK: &[u8] = b"***";
 /// One stream of output on its way. It has no `Debug`, which would print secrets.
 pub(crate) struct Masker {
     secrets: Arc<Secrets>,
-    node: usize,
+    node: u32,
     /// The end of the stream, as long as it may still become a secret.
     held: Vec<u8>,
     /// What of it is known to be secret: in order, apart from each other.
@@ -48,11 +48,13 @@ impl Masker {
     /// of it: a secret that comes from a file has one, and is seldom printed with it. Values of less than
     /// [`SHORTEST_BYTES`] are not masked.
     ///
-    /// Takes up about 50 bytes for each byte of all values together.
+    /// Takes up 24 bytes for each byte of all values together, which are less than 4 GiB.
     pub(crate) fn new(secrets: &[Vec<u8>]) -> Self {
         let values = secrets.iter().map(|secret| without_line_end(secret));
-        let masked = values.filter(|value| value.len() >= SHORTEST_BYTES);
-        Self::of(Arc::new(Secrets::new(masked)))
+        let masked: Vec<_> = values
+            .filter(|value| value.len() >= SHORTEST_BYTES)
+            .collect();
+        Self::of(Arc::new(Secrets::new(&masked)))
     }
 
     /// For another stream of the same command, from its beginning.
@@ -141,39 +143,43 @@ fn without_line_end(secret: &[u8]) -> &[u8] {
 }
 
 /// The node of no beginning at all. It is nobody's child.
-const ROOT: usize = 0;
+const ROOT: u32 = 0;
 
-/// The automaton: a tree of the beginnings of all secrets.
+/// The automaton: a tree of the beginnings of all secrets. There may be many bytes of them, and each is a node:
+/// so nodes are small, and have numbers of 32 bits.
 struct Secrets {
     nodes: Vec<Node>,
     /// The children of the root, by their byte: most of the text never leaves it.
-    starts: [usize; 256],
+    starts: [u32; 256],
 }
 
 #[derive(Default)]
 struct Node {
     byte: u8,
-    first_child: usize,
-    next_sibling: usize,
+    first_child: u32,
+    next_sibling: u32,
     /// The longest proper end of this beginning that is a beginning, too.
-    fallback: usize,
+    fallback: u32,
     /// The length of the longest secret that ends here; 0 for none.
-    ending: usize,
+    ending: u32,
     /// The length of the longest end of this beginning that can go on to be a secret.
-    open: usize,
+    open: u32,
 }
 
 impl Secrets {
-    fn new<'a>(values: impl Iterator<Item = &'a [u8]>) -> Self {
+    fn new(values: &[&[u8]]) -> Self {
+        let bytes: usize = values.iter().map(|value| value.len()).sum();
         let mut secrets = Self {
-            nodes: vec![Node::default()],
+            // At once: a list that grows has its old self beside it.
+            nodes: Vec::with_capacity(1 + bytes),
             starts: [ROOT; 256],
         };
+        secrets.nodes.push(Node::default());
         for value in values {
             let last = value
                 .iter()
                 .fold(ROOT, |node, byte| secrets.grow(node, *byte));
-            secrets.nodes[last].ending = value.len();
+            secrets.at_mut(last).ending = value.len() as u32;
         }
         secrets.link();
         secrets
@@ -183,13 +189,21 @@ impl Secrets {
         self.nodes.len() == 1
     }
 
+    fn at(&self, node: u32) -> &Node {
+        &self.nodes[node as usize]
+    }
+
+    fn at_mut(&mut self, node: u32) -> &mut Node {
+        &mut self.nodes[node as usize]
+    }
+
     /// The child of this byte, made if need be.
-    fn grow(&mut self, parent: usize, byte: u8) -> usize {
+    fn grow(&mut self, parent: u32, byte: u8) -> u32 {
         if let Some(child) = self.child(parent, byte) {
             return child;
         }
-        let child = self.nodes.len();
-        let next_sibling = mem::replace(&mut self.nodes[parent].first_child, child);
+        let child = self.nodes.len() as u32;
+        let next_sibling = mem::replace(&mut self.at_mut(parent).first_child, child);
         self.nodes.push(Node {
             byte,
             next_sibling,
@@ -205,22 +219,22 @@ impl Secrets {
     fn link(&mut self) {
         let mut waiting = VecDeque::from([(ROOT, 0)]);
         while let Some((parent, depth)) = waiting.pop_front() {
-            let mut child = self.nodes[parent].first_child;
+            let mut child = self.at(parent).first_child;
             while child != ROOT {
                 let fallback = match parent {
                     ROOT => ROOT,
-                    _ => self.step(self.nodes[parent].fallback, self.nodes[child].byte),
+                    _ => self.step(self.at(parent).fallback, self.at(child).byte),
                 };
                 self.settle(child, depth + 1, fallback);
                 waiting.push_back((child, depth + 1));
-                child = self.nodes[child].next_sibling;
+                child = self.at(child).next_sibling;
             }
         }
     }
 
-    fn settle(&mut self, node: usize, depth: usize, fallback: usize) {
-        let (ending, open) = (self.nodes[fallback].ending, self.nodes[fallback].open);
-        let node = &mut self.nodes[node];
+    fn settle(&mut self, node: u32, depth: u32, fallback: u32) {
+        let (ending, open) = (self.at(fallback).ending, self.at(fallback).open);
+        let node = self.at_mut(node);
         node.fallback = fallback;
         // Its own length is more than any proper end's.
         node.ending = node.ending.max(ending);
@@ -231,29 +245,29 @@ impl Secrets {
         };
     }
 
-    fn child(&self, parent: usize, byte: u8) -> Option<usize> {
+    fn child(&self, parent: u32, byte: u8) -> Option<u32> {
         if parent == ROOT {
             return Some(self.starts[usize::from(byte)]).filter(|start| *start != ROOT);
         }
-        let mut child = self.nodes[parent].first_child;
-        while child != ROOT && self.nodes[child].byte != byte {
-            child = self.nodes[child].next_sibling;
+        let mut child = self.at(parent).first_child;
+        while child != ROOT && self.at(child).byte != byte {
+            child = self.at(child).next_sibling;
         }
         Some(child).filter(|child| *child != ROOT)
     }
 
-    fn step(&self, mut node: usize, byte: u8) -> usize {
+    fn step(&self, mut node: u32, byte: u8) -> u32 {
         loop {
             match self.child(node, byte) {
                 Some(child) => return child,
                 None if node == ROOT => return ROOT,
-                None => node = self.nodes[node].fallback,
+                None => node = self.at(node).fallback,
             }
         }
     }
 
     /// The node after the next byte that matters, and the position after it; `None` at the text's end.
-    fn next_step(&self, node: usize, text: &[u8], position: usize) -> Option<(usize, usize)> {
+    fn next_step(&self, node: u32, text: &[u8], position: usize) -> Option<(u32, usize)> {
         let rest = &text[position..];
         let skipped = match node {
             ROOT => rest
@@ -265,12 +279,12 @@ impl Secrets {
         Some((self.step(node, *byte), position + skipped + 1))
     }
 
-    fn ending_at(&self, node: usize) -> usize {
-        self.nodes[node].ending
+    fn ending_at(&self, node: u32) -> usize {
+        self.at(node).ending as usize
     }
 
-    fn open_at(&self, node: usize) -> usize {
-        self.nodes[node].open
+    fn open_at(&self, node: u32) -> usize {
+        self.at(node).open as usize
     }
 }
 

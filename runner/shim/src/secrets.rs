@@ -2,42 +2,105 @@
 //!
 //! It is read once, before the command starts. The kubelet writes a mounted Secret anew some time after
 //! somebody has changed it: a value that comes into the pod only then is not known, and not masked.
+//!
+//! To mask takes memory, so what a profile gives has a limit. Beyond it the command does not start: one whose
+//! secrets are masked in part would be trusted with all of them.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use invoke_protocol::shim::Assignment;
+use invoke_protocol::state::{Reason, ReasonCode};
 
 use crate::config::Config;
 use crate::log;
 
-/// A Secret of Kubernetes is not larger. What is, was not mounted from one.
-const LONGEST_BYTES: u64 = 1024 * 1024;
+/// What a profile may give of Secrets, all values together. With as much as a job may bring along itself, they
+/// take up a third of what a shim may have.
+const MOST_BYTES: usize = 64 * 1024;
 
-/// The values: of the job's secret variables, of those of the pod, and the files of mounted Secrets.
-pub(crate) fn known(config: &Config, assignment: &Assignment) -> Vec<Vec<u8>> {
-    let of_job = assignment.secrets.expose().values();
-    let of_job = of_job.map(|value| value.clone().into_bytes());
-    let of_pod = config.secret_variables.iter().filter_map(std::env::var_os);
-    let mut values: Vec<_> = of_job.chain(of_pod.map(OsStringExt::into_vec)).collect();
-    for folder in &config.secret_folders {
-        // The command runs as the same user: what cannot be read here, it cannot print either.
-        if let Err(error) = add_files(folder, &mut values) {
-            log::chain("a folder of secrets cannot be read", &error);
-        }
+/// A profile gives more than can be masked.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "with {0} the Secrets that the job's profile gives come to more than {MOST_BYTES} bytes, which is the most that \
+     can be masked in a command's output; the command was not started: the cluster's owner has to let the profile \
+     give less, and leave out what is not secret, such as certificates"
+)]
+pub(crate) struct TooMuch(String);
+
+impl TooMuch {
+    /// The same for the submitter.
+    pub(crate) fn reason(&self) -> Reason {
+        Reason::new(ReasonCode::SecretsTooLarge, self.to_string())
     }
-    values
 }
 
-/// Adds the contents of all files in a folder, also of those that the kubelet's links lead to: it shows
-/// `key` as a link to `..data/key`, and `..data` as one to the folder of the day.
-fn add_files(folder: &Path, values: &mut Vec<Vec<u8>>) -> io::Result<()> {
+/// The values: of the job's secret variables, of those of the pod, and the files of mounted Secrets.
+///
+/// # Errors
+/// [`TooMuch`], by what the pod has.
+pub(crate) fn known(config: &Config, assignment: &Assignment) -> Result<Vec<Vec<u8>>, TooMuch> {
+    let mut of_pod = OfPod::default();
+    for name in &config.secret_variables {
+        if let Some(value) = std::env::var_os(name) {
+            of_pod.add(value.into_vec(), || format!("the variable {name}"))?;
+        }
+    }
+    for folder in &config.secret_folders {
+        of_pod.add_files(folder)?;
+    }
+    let of_job = assignment.secrets.expose().values();
+    let of_job = of_job.map(|value| value.clone().into_bytes());
+    Ok(of_job.chain(of_pod.values).collect())
+}
+
+/// What the pod has by its profile.
+#[derive(Default)]
+struct OfPod {
+    values: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl OfPod {
+    fn add(&mut self, value: Vec<u8>, what: impl Fn() -> String) -> Result<(), TooMuch> {
+        self.bytes += value.len();
+        if self.bytes > MOST_BYTES {
+            return Err(TooMuch(what()));
+        }
+        self.values.push(value);
+        Ok(())
+    }
+
+    fn add_files(&mut self, folder: &Path) -> Result<(), TooMuch> {
+        // The command runs as the same user: what cannot be read here, it cannot print either.
+        let files = files(folder).unwrap_or_else(|error| {
+            log::chain("a folder of secrets cannot be read", &error);
+            BTreeSet::new()
+        });
+        for file in files {
+            let what = || {
+                let key = file.file_name().unwrap_or_default();
+                format!("the file {} in {}", key.display(), folder.display())
+            };
+            match content(&file) {
+                Ok(content) => self.add(content, what)?,
+                Err(error) => log::chain("a file of secrets cannot be read", &error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All files in a folder, also those that the kubelet's links lead to: it shows `key` as a link to
+/// `..data/key`, and `..data` as one to the folder of the day.
+fn files(folder: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let root = folder.canonicalize()?;
     let mut seen = BTreeSet::from([root.clone()]);
     let mut folders = vec![root.clone()];
+    let mut files = BTreeSet::new();
     while let Some(folder) = folders.pop() {
         for entry in folder.read_dir()? {
             // A link that leads nowhere, or out of the folder, is no part of a Secret.
@@ -50,16 +113,17 @@ fn add_files(folder: &Path, values: &mut Vec<Vec<u8>>) -> io::Result<()> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.is_file() {
-                values.extend(content(&path)?);
+                files.insert(path);
             }
         }
     }
-    Ok(())
+    Ok(files)
 }
 
-fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
+/// As much of it as is needed to find that it is too much.
+fn content(file: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    let mut file = File::open(path)?.take(LONGEST_BYTES + 1);
+    let mut file = File::open(file)?.take(MOST_BYTES as u64 + 1);
     file.read_to_end(&mut content)?;
-    Ok((content.len() as u64 <= LONGEST_BYTES).then_some(content))
+    Ok(content)
 }

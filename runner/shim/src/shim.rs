@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use invoke_protocol::files::Files;
 use invoke_protocol::output::ExitRecord;
 use invoke_protocol::shim::{Assignment, EXIT_REFUSED, StartRefusal};
 use invoke_protocol::state::{Reason, ReasonCode};
@@ -86,10 +87,11 @@ async fn live(config: &Config) -> Result<(), Refusal> {
     marker.set().map_err(Refusal::Mark)?;
     invoke_hooks::point("shim.after-marker");
     // After the marker: whatever is said now of a start that does not happen, it cannot happen later.
-    if let Err(reason) = prepare(config, &door, &assignment, termination.clone()).await {
-        return refuse(config, &door, reason).await;
-    }
-    let record = run_and_upload(config, &door, &assignment, termination.clone()).await?;
+    let masker = match prepare(config, &door, &assignment, termination.clone()).await {
+        Ok(masker) => masker,
+        Err(reason) => return refuse(config, &door, reason).await,
+    };
+    let record = run_and_upload(config, &door, &assignment, masker, termination.clone()).await?;
     let record = bring_artifacts(config, &door, &assignment, termination, record).await?;
     invoke_hooks::point("shim.before-exit-report");
     report(config, async || door.exit(&record).await).await
@@ -138,11 +140,23 @@ async fn prepare(
     config: &Config,
     door: &Door,
     assignment: &Assignment,
+    termination: Termination,
+) -> Result<Masker, Reason> {
+    if let Some(files) = &assignment.files {
+        bring(config, door, files, termination).await?;
+    }
+    // As late as can be: what a Secret is now, the command sees.
+    let secrets = secrets::known(config, assignment);
+    let secrets = secrets.map_err(|too_much| too_much.reason())?;
+    Ok(Masker::new(&secrets))
+}
+
+async fn bring(
+    config: &Config,
+    door: &Door,
+    files: &Files,
     mut termination: Termination,
 ) -> Result<(), Reason> {
-    let Some(files) = &assignment.files else {
-        return Ok(());
-    };
     let (order, mut asked) = mpsc::channel(1);
     tokio::select! {
         brought = files::bring(config, door, files) => brought.map_err(|error| error.reason()),
@@ -180,13 +194,13 @@ impl<'a> Parts<'a> {
         config: &Config,
         door: &'a Door,
         assignment: &Assignment,
+        masker: Masker,
         termination: Termination,
     ) -> io::Result<Self> {
         let limits = recorder::Limits {
             waiting: config.spool_limit_bytes,
             recorded: assignment.output_cap_bytes,
         };
-        let masker = Masker::new(&secrets::known(config, assignment));
         let (writer, reader) = spool::create(&config.state_dir)?;
         let (written_sender, written) = watch::channel(0);
         let (acknowledged_sender, acknowledged) = watch::channel(0);
@@ -228,9 +242,11 @@ async fn run_and_upload(
     config: &Config,
     door: &Door,
     assignment: &Assignment,
+    masker: Masker,
     termination: Termination,
 ) -> Result<ExitRecord, Refusal> {
-    let parts = Parts::connect(config, door, assignment, termination).map_err(Refusal::Prepare)?;
+    let parts =
+        Parts::connect(config, door, assignment, masker, termination).map_err(Refusal::Prepare)?;
     let execution = async {
         let executed = tokio::select! {
             executed = execute(config, door, assignment, parts.recorder, parts.stops) => executed,

@@ -7,6 +7,7 @@ use invoke_protocol::output::Stream;
 
 use crate::door::{Door, Script};
 use crate::files::{attached, compressed, stated};
+use crate::mask::{giving, secret, with_secret};
 use crate::pod::{Pod, shell};
 use crate::stdin::reading;
 
@@ -75,6 +76,17 @@ async fn large_files_take_no_memory() {
     let peak = peak_kib(&Pod::new(), &door).await;
     let stdout = door.stream(Stream::Stdout);
     assert_eq!(stdout, format!("{MUCH}\n").as_bytes());
+    assert!(peak < MOST_KIB, "{peak} KiB");
+}
+
+/// As many as there may be: of the job, and of its profile.
+#[tokio::test]
+async fn many_secrets_take_little_memory() {
+    let of_job = format!("job{}", secret(127 * 1024));
+    let script = with_secret(shell("cat ../secret/ca.pem"), "TOKEN", &of_job);
+    let door = Door::open(script).await;
+    let peak = peak_kib(&giving(64 * 1024), &door).await;
+    assert_eq!(door.stream(Stream::Stdout), b"***");
     assert!(peak < MOST_KIB, "{peak} KiB");
 }
 

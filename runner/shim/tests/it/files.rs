@@ -70,10 +70,10 @@ fn noise(length: usize) -> Vec<u8> {
     blocks.take(length).collect()
 }
 
-const RAN: &str = "echo ran > ../ran";
+pub(crate) const RAN: &str = "echo ran > ../ran";
 
 /// The one refusal of a pod that has started nothing, and never will.
-async fn refused(pod: &Pod, door: &Door) -> StartRefusal {
+pub(crate) async fn refused(pod: &Pod, door: &Door) -> StartRefusal {
     assert_eq!(pod.run(door).await, 125);
     never_started(pod, door)
 }

@@ -7,12 +7,14 @@ use invoke_protocol::command::Command;
 use invoke_protocol::environment::SecretEnvironment;
 use invoke_protocol::output::Stream;
 use invoke_protocol::shim::{Assignment, ENV_SECRET_FOLDERS, ENV_SECRET_VARIABLES};
+use invoke_protocol::state::ReasonCode;
 
 use crate::door::{Door, Script};
+use crate::files::{RAN, refused};
 use crate::output::assert_is_what_was_said;
 use crate::pod::{Pod, assignment, shell};
 
-fn with_secret(script: Script, name: &str, value: &str) -> Script {
+pub(crate) fn with_secret(script: Script, name: &str, value: &str) -> Script {
     let secrets = BTreeMap::from([(name.to_owned(), value.to_owned())]);
     let secrets = SecretEnvironment::new(secrets.try_into().unwrap());
     Script {
@@ -60,6 +62,41 @@ async fn secrets_of_the_pod_are_masked() {
     assert_eq!(pod.run(&door).await, 0);
     assert_eq!(door.stream(Stream::Stdout), b"***\n***\n***\nno secret");
     assert_is_what_was_said(&door);
+}
+
+/// A pod whose profile gives a variable and a folder, which come to so many bytes.
+pub(crate) fn giving(bytes: usize) -> Pod {
+    let pod = Pod::new();
+    std::fs::create_dir(pod.path("secret")).unwrap();
+    std::fs::write(pod.path("secret/ca.pem"), secret(bytes - 100)).unwrap();
+    let folder = pod.path("secret").display().to_string();
+    pod.variable("API_KEY", "k".repeat(100))
+        .variable(ENV_SECRET_VARIABLES, "API_KEY")
+        .variable(ENV_SECRET_FOLDERS, folder)
+}
+
+/// A text of which no piece comes twice.
+pub(crate) fn secret(bytes: usize) -> String {
+    let numbers = (0..).map(|number: u32| format!("{:x}.", number.wrapping_mul(2_654_435_761)));
+    let mut text: String = numbers.take(bytes / 2).collect();
+    text.truncate(bytes);
+    text
+}
+
+/// What is masked in part only would be trusted to be masked.
+#[tokio::test]
+async fn more_than_can_be_masked_starts_nothing() {
+    let just = Door::open(shell("cat ../secret/ca.pem")).await;
+    assert_eq!(giving(64 * 1024).run(&just).await, 0);
+    assert_eq!(just.stream(Stream::Stdout), b"***");
+    let door = Door::open(shell(RAN)).await;
+    let pod = giving(64 * 1024 + 1);
+    let reason = refused(&pod, &door).await.reason;
+    assert_eq!(reason.code, ReasonCode::SecretsTooLarge);
+    let folder = pod.path("secret").display().to_string();
+    let named = format!("with the file ca.pem in {folder} the Secrets");
+    assert!(reason.message.starts_with(&named), "{reason:?}");
+    assert!(reason.message.contains("65536 bytes"), "{reason:?}");
 }
 
 /// What the shim itself prints for a command that is none is output like any other.
