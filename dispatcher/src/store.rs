@@ -334,6 +334,9 @@ async fn open_sqlite(url: &str) -> Result<Engine, Error> {
         .journal_mode(SqliteJournalMode::Wal)
         // FULL: in WAL mode, NORMAL may lose the last commits in a power failure, and accepted is durable.
         .synchronous(SqliteSynchronous::Full)
+        // What is erased is overwritten, also on pages that nothing is on any more: the key that sealed secrets are
+        // opened with is in the same file. In the log beside it they stay until that is written to anew.
+        .pragma("secure_delete", "ON")
         .busy_timeout(ACQUIRE_TIMEOUT);
     keep_private(options.get_filename())?;
     let pool = |connections| {

@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::bed::{Dispatcher, expect, problem};
+use crate::bed::{AWAY, Dispatcher, expect, problem};
 use crate::runner::{exit, pod};
 
 const CANARY: &str = "canary-0d6c1f4e";
@@ -122,6 +122,38 @@ async fn with_everything_logged() {
         looked_at += usize::from(contains(&bytes, "PLACE"));
     }
     assert!(looked_at > 0, "what is no secret is found there");
+}
+
+/// The key that opens it is in the same file: what is erased must be gone from there, also where it filled pages
+/// of its own.
+#[tokio::test]
+async fn nothing_of_a_sealed_secret_stays_in_the_file() {
+    let dispatcher = Dispatcher::start().await;
+    let runner = dispatcher.cluster("edge-7").await;
+    let secret = CANARY.repeat(4000);
+    let submitted = dispatcher.submit_as(Uuid::now_v7(), &body(&secret)).await;
+    let job: Job = expect(submitted, StatusCode::ACCEPTED).await;
+    let app = dispatcher.running.app();
+    let mut session = app.store.read().await.unwrap();
+    let sealed = jobs::sealed_secrets(&mut session, job.id).await.unwrap();
+    drop(session);
+    let sealed = sealed.expect("it is sealed");
+    // Restarted, it has written everything from its log into the file.
+    let mut dispatcher = dispatcher.restart(&AWAY).await;
+    let file = dispatcher.file("invoke.db");
+    let parts_there = || {
+        let bytes = std::fs::read(&file).unwrap();
+        let parts = sealed.chunks_exact(64).step_by(16);
+        let is_there = |part: &&[u8]| bytes.windows(64).any(|window| window == *part);
+        parts.filter(is_there).count()
+    };
+    assert!(parts_there() > 40, "as long as it is needed, it is there");
+    let (runner, holder) = (runner.at(&dispatcher), pod());
+    runner.permit(&job, holder).await;
+    let ended = runner.complete(&job, holder, &exit(0, 0)).await;
+    assert_eq!(ended.status(), StatusCode::NO_CONTENT);
+    dispatcher.running.stop().await.unwrap();
+    assert_eq!(parts_there(), 0, "of {} bytes", sealed.len());
 }
 
 /// The same secret again is the same submission; another one is another, and the words do not say which.
