@@ -29,6 +29,7 @@ use crate::events::Events;
 use crate::fanout::Engine;
 use crate::options::{Options, Storage};
 use crate::outbox::Relay;
+use crate::problem::chain;
 use crate::retention::Retention;
 use crate::sealing::Sealer;
 use crate::signing::Signer;
@@ -110,7 +111,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let signer = Arc::new(Signer::load_or_make(&store).await?);
     let app = Arc::new(App {
         store: store.clone(),
-        blobs: open_blobs(&storage, &folder)?,
+        blobs: open_blobs(&storage, &folder).await?,
         limits: Limits {
             files_bytes: limits.files_limit,
             files_entries: limits.files_entries_limit,
@@ -253,11 +254,28 @@ fn sqlite_url(file: &Path) -> anyhow::Result<String> {
     Ok(format!("sqlite://{}", url.path()))
 }
 
-fn open_blobs(storage: &Storage, folder: &DataFolder) -> anyhow::Result<Blobs> {
-    Ok(match &storage.blob_url {
+/// A store that says no will say it to every job. One that is away may be back before there is output, and
+/// until then there is much to do that needs none.
+async fn open_blobs(storage: &Storage, folder: &DataFolder) -> anyhow::Result<Blobs> {
+    let blobs = match &storage.blob_url {
         Some(url) => Blobs::at(url, &environment())?,
         None => Blobs::in_folder(&folder.path("blobs"))?,
-    })
+    };
+    match blobs.probe().await {
+        Ok(()) => {}
+        Err(error) if error.is_refusal() => {
+            return Err(anyhow::Error::new(error).context(
+                "the blob store refuses to have blobs written, read, listed and deleted: check --blob-url, whether \
+                 that bucket exists, and its credentials in the environment (AWS_…, GOOGLE_…, AZURE_…)",
+            ));
+        }
+        Err(error) => tracing::error!(
+            alarm = true,
+            "the blob store does not work, and output and files wait until it does: {}",
+            chain(&error)
+        ),
+    }
+    Ok(blobs)
 }
 
 /// What is not text is nothing that we would know.

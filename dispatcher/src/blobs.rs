@@ -29,6 +29,7 @@ use object_store::{
     Certificate, ClientOptions, ObjectStore, ObjectStoreExt as _, PutMode, RetryConfig,
 };
 use url::Url;
+use uuid::Uuid;
 
 use crate::problem::chain;
 
@@ -104,6 +105,21 @@ macro_rules! in_bucket {
     }};
 }
 
+impl Error {
+    /// Whether the store is there and says no: to the credential, or for want of the bucket.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        use object_store::Error::{NotFound, PermissionDenied, Unauthenticated};
+        match self {
+            Self::Put(_, error) | Self::Get(_, error) | Self::Delete(_, error) => matches!(
+                error,
+                NotFound { .. } | PermissionDenied { .. } | Unauthenticated { .. }
+            ),
+            _ => false,
+        }
+    }
+}
+
 impl Blobs {
     /// A folder on this machine, made for its owner alone if it is not there.
     ///
@@ -170,6 +186,19 @@ impl Blobs {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         !self.condition.broken.load(Ordering::SeqCst)
+    }
+
+    /// Tries everything that is ever done to the store, with a blob of its own, so that a wrong credential shows
+    /// before there is output.
+    ///
+    /// # Errors
+    /// As what is tried.
+    pub async fn probe(&self) -> Result<(), Error> {
+        let folder = format!("probes/{}/", Uuid::now_v7());
+        let key = format!("{folder}probe");
+        self.put(&key, Bytes::from_static(b"probe")).await?;
+        self.get(&key).await?;
+        self.delete_all(&folder).await
     }
 
     /// Stores a part of a job's output log that begins at `from`, and answers its key and how long the blob is.

@@ -9,12 +9,13 @@ use invoke_dispatcher::blobs::{Blobs, Environment, Error, job_prefix};
 use invoke_dispatcher::problem::chain;
 use invoke_protocol::id::JobId;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use url::Url;
 use uuid::Uuid;
 
-use crate::bed::{eventually, required};
+use crate::bed::{AWAY, eventually, required};
 
 /// What is to be in the environment of who uses the test bed's S3 server.
 const SETTINGS: [&str; 5] = [
@@ -74,6 +75,7 @@ on_both_stores! {
     what_is_deleted_is_gone
     what_begins_alike_is_deleted_together
     of_writers_at_once_exactly_one_wins
+    a_store_that_works_is_found_to_work
 }
 
 fn job() -> JobId {
@@ -194,6 +196,75 @@ async fn of_writers_at_once_exactly_one_wins(blobs: Blobs) {
     }
 }
 
+async fn a_store_that_works_is_found_to_work(blobs: Blobs) {
+    let (key, _) = blobs.put_output(job(), 0, log(3)).await.unwrap();
+    let probed = blobs.probe().await;
+    probed.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(blobs.get(&key).await.unwrap(), log(3));
+}
+
+/// The program, on a bucket of the test bed's server, with one setting changed; and what it says first.
+async fn started_with(name: &str, value: &str, bucket: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_invoke-dispatcher"));
+    program
+        .args(["serve", "--listen", "127.0.0.1:0", "--blob-url", bucket])
+        .args(AWAY)
+        .arg("--data-dir")
+        .arg(folder.path())
+        .envs(environment())
+        .env(name, value)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut program = program.spawn().unwrap();
+    let mut lines = BufReader::new(program.stderr.take().unwrap()).lines();
+    let mut said = String::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        said += &line;
+        if line.contains("listens on") {
+            return (None, said);
+        }
+    }
+    (program.wait().await.unwrap().code(), said)
+}
+
+/// Before anybody's output is to be kept.
+#[tokio::test]
+async fn a_dispatcher_whose_bucket_refuses_it_does_not_start() {
+    let bucket = own_part().to_string();
+    for (name, value, bucket, word) in [
+        (
+            "AWS_SECRET_ACCESS_KEY",
+            "hunter2",
+            &*bucket,
+            "SignatureDoesNotMatch",
+        ),
+        ("AWS_ACCESS_KEY_ID", "nobody", &*bucket, "No user exists"),
+        (
+            "AWS_REGION",
+            "us-east-1",
+            "s3://no-such-bucket",
+            "NoSuchBucket",
+        ),
+    ] {
+        let (code, said) = started_with(name, value, bucket).await;
+        assert_eq!(code, Some(1), "{name}: {said}");
+        for words in [word, "check --blob-url", "credentials"] {
+            assert!(said.contains(words), "{name}: {said}");
+        }
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+/// It has other things to do, and the bucket may be back before there is output.
+#[tokio::test]
+async fn a_dispatcher_whose_bucket_is_away_starts_and_says_so() {
+    let away = "https://127.0.0.1:1";
+    let (code, said) = started_with("AWS_ENDPOINT_URL", away, "s3://invoke").await;
+    assert_eq!(code, None, "{said}");
+    assert!(said.contains("the blob store does not work"), "{said}");
+}
+
 /// An operator's typing error is told from an outage, and no secret is in what is said.
 #[tokio::test]
 async fn a_wrong_key_is_refused_in_words() {
@@ -219,7 +290,9 @@ async fn a_wrong_key_is_refused_in_words() {
         let blobs = opened(&own_part(), &environment).unwrap();
         let put = blobs.put_output(job(), 0, log(length)).await.unwrap_err();
         let get = blobs.get("some/key").await.unwrap_err();
-        for error in [put, get] {
+        let probe = blobs.probe().await.unwrap_err();
+        assert!(probe.is_refusal(), "{}", chain(&probe));
+        for error in [put, get, probe] {
             let said = chain(&error);
             assert_eq!(said.matches(word).count(), 1, "once: {said}");
             assert!(!said.contains("hunter2"), "{said}");
@@ -360,6 +433,8 @@ async fn an_outage_of_the_bucket_passes() {
     assert!(matches!(put, Error::Put(..)), "{}", chain(&put));
     let get = blobs.get(&key).await.unwrap_err();
     assert!(chain(&get).contains(&key), "{}", chain(&get));
+    let probe = blobs.probe().await.unwrap_err();
+    assert!(!probe.is_refusal(), "{}", chain(&probe));
     assert!(blobs.is_sound());
 
     server.start_again().await;
