@@ -31,6 +31,7 @@ mod walk;
 mod tree;
 mod links;
 mod fingerprint;
+mod gzip;
 mod archive;
 mod cache;
 mod error;

@@ -9,12 +9,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use flate2::write::GzEncoder;
-use flate2::{Compression, GzBuilder};
 use invoke_protocol::digest::Sha256;
 use tar::{EntryType, Header};
 
 use super::Error;
+use super::gzip::Gzip;
 use super::tree::{Kind, Node, Stamp, Tree};
 
 /// 2000-01-01T00:00:00Z, for every entry. Not 0: what is packed again in the pod as a zip, a Python
@@ -24,7 +23,7 @@ const LINK_MODE: u32 = 0o777;
 const BLOCK_BYTES: u64 = 512;
 /// What GNU tar calls the entry that holds a long name or target.
 const LONG_LINK: &[u8] = b"././@LongLink";
-/// How much is read at once.
+/// How much is read at once, and compressed or not.
 const PIECE_BYTES: usize = 128 * 1024;
 
 /// An archive, ready to be sent.
@@ -46,7 +45,7 @@ pub struct Packed {
 pub(super) fn pack(tree: &Tree, folder: &Path, progress: impl FnMut(u64)) -> Result<Packed, Error> {
     let file = tempfile::tempfile().map_err(Error::Archive)?;
     let mut packer = Packer {
-        archive: GzBuilder::new().write(Tally::new(file), compression()),
+        archive: Gzip::begin(Tally::new(file)).map_err(Error::Archive)?,
         folder,
         piece: vec![0; PIECE_BYTES],
         content_bytes: 0,
@@ -74,16 +73,8 @@ pub(super) fn pack(tree: &Tree, folder: &Path, progress: impl FnMut(u64)) -> Res
     })
 }
 
-/// The fastest that stores what it cannot make shorter: level 1 of this library makes such files up to an
-/// eighth longer, which nobody has promised room for. On source trees it is more than twice as fast as
-/// gzip's usual 6 and makes archives a quarter larger: on anything faster than a slow line, it is the
-/// packing that people wait for.
-fn compression() -> Compression {
-    Compression::new(2)
-}
-
 struct Packer<'a, P> {
-    archive: GzEncoder<Tally>,
+    archive: Gzip<Tally>,
     folder: &'a Path,
     piece: Vec<u8>,
     content_bytes: u64,
@@ -121,7 +112,7 @@ impl<P: FnMut(u64)> Packer<'_, P> {
             self.write_long(EntryType::GNULongName, name)?;
         }
         header.set_cksum();
-        self.archive.write_all(header.as_bytes())
+        self.archive.write(header.as_bytes())
     }
 
     /// Writes what does not fit into the header that follows.
@@ -130,9 +121,9 @@ impl<P: FnMut(u64)> Packer<'_, P> {
         let mut header = header(kind, 0o644, size);
         fill(&mut header.as_old_mut().name, LONG_LINK);
         header.set_cksum();
-        self.archive.write_all(header.as_bytes())?;
-        self.archive.write_all(bytes)?;
-        self.archive.write_all(&[0])?;
+        self.archive.write(header.as_bytes())?;
+        self.archive.write(bytes)?;
+        self.archive.write(&[0])?;
         self.pad(size)
     }
 
@@ -149,7 +140,7 @@ impl<P: FnMut(u64)> Packer<'_, P> {
             left = left
                 .checked_sub(length as u64)
                 .ok_or_else(|| changed(path))?;
-            let written = self.archive.write_all(&self.piece[..length]);
+            let written = self.archive.write_piece(&self.piece[..length]);
             written.map_err(Error::Archive)?;
             self.content_bytes += length as u64;
             (self.progress)(self.content_bytes);
@@ -174,12 +165,12 @@ impl<P: FnMut(u64)> Packer<'_, P> {
     fn pad(&mut self, written: u64) -> io::Result<()> {
         let zeros = [0; BLOCK_BYTES as usize];
         let rest = (BLOCK_BYTES - written % BLOCK_BYTES) % BLOCK_BYTES;
-        self.archive.write_all(&zeros[..rest as usize])
+        self.archive.write(&zeros[..rest as usize])
     }
 
     fn finish(mut self) -> io::Result<Tally> {
         // Two blocks of zeros are the end.
-        self.archive.write_all(&[0; 2 * BLOCK_BYTES as usize])?;
+        self.archive.write(&[0; 2 * BLOCK_BYTES as usize])?;
         self.archive.finish()
     }
 }
@@ -202,13 +193,18 @@ fn fill(field: &mut [u8], bytes: &[u8]) -> bool {
     length == bytes.len()
 }
 
+/// A whole piece, or what is left: how much a file system gives at once must not be seen in the archive.
 fn read(file: &mut File, piece: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match file.read(piece) {
+    let mut length = 0;
+    while length < piece.len() {
+        match file.read(&mut piece[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            other => return other,
+            Err(error) => return Err(error),
         }
     }
+    Ok(length)
 }
 
 fn changed(path: &Path) -> Error {

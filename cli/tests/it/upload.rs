@@ -499,8 +499,8 @@ fn on_a_terminal_progress_is_shown_and_taken_away() {
         let rest = lines.iter().find_map(|line| line.strip_prefix(with));
         rest.unwrap_or_else(|| panic!("{lines:?}"))
     };
-    begins("invoke: uploading [----------] 0%, 0 bytes of 488.6 KiB");
-    let half = begins("invoke: uploading [#####-----] 52%, 256 KiB of 488.6 KiB, ");
+    begins("invoke: uploading [----------] 0%, 0 bytes of 488.4 KiB");
+    let half = begins("invoke: uploading [#####-----] 52%, 256 KiB of 488.4 KiB, ");
     assert!(
         half.contains(" KiB/s, ") && half.ends_with(" s left"),
         "{half}"

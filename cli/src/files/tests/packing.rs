@@ -32,7 +32,7 @@ fn the_archive_is_what_it_says() {
     assert_eq!(
         bytes[..10],
         [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255],
-        "gzip without a time and a name, as this compression level writes it"
+        "gzip without a time and a name"
     );
 }
 
