@@ -63,6 +63,33 @@ pub const FANOUT_RETRY_FAILED: &str = "/v1/fanouts/{id}/retry-failed";
 pub const CLUSTERS: &str = "/v1/clusters";
 /// `POST` (empty) → 201 [`JoinInvitation`]: another token for a cluster that exists; the earlier ones are void.
 pub const CLUSTER_JOIN_TOKENS: &str = "/v1/clusters/{name}/join-tokens";
+/// `GET` → [`crate::schedule::ScheduleList`].
+pub const SCHEDULES: &str = "/v1/schedules";
+/// `PUT` [`crate::schedule::ScheduleSpec`], query [`crate::schedule::PutQuery`] → 201 or 200
+/// [`crate::schedule::Schedule`]; the same again changes nothing. `GET` → [`crate::schedule::Schedule`].
+/// `DELETE` → 204; its ledger stays.
+pub const SCHEDULE: &str = "/v1/schedules/{name}";
+/// `GET`, query [`crate::schedule::NextQuery`] → [`crate::schedule::ComingTicks`].
+pub const SCHEDULE_NEXT: &str = "/v1/schedules/{name}/next";
+/// `GET`, query [`crate::schedule::TicksQuery`] → [`crate::schedule::TickList`], also of a schedule that was
+/// deleted, if no other has its name.
+pub const SCHEDULE_TICKS: &str = "/v1/schedules/{name}/ticks";
+/// `POST` [`crate::schedule::PauseRequest`] (or empty) → [`crate::schedule::Schedule`].
+pub const SCHEDULE_PAUSE: &str = "/v1/schedules/{name}/pause";
+/// `POST` (empty) → [`crate::schedule::Schedule`].
+pub const SCHEDULE_RESUME: &str = "/v1/schedules/{name}/resume";
+/// `POST` (empty), with [`IDEMPOTENCY_KEY`] → [`crate::schedule::Tick`], which is run at once.
+pub const SCHEDULE_RUN: &str = "/v1/schedules/{name}/run";
+/// `POST` (empty) → [`crate::schedule::Schedule`]: its next tick will be skipped.
+pub const SCHEDULE_SKIP: &str = "/v1/schedules/{name}/skip";
+/// `POST` (empty) → [`crate::schedule::Schedule`], which is the caller's from now on.
+pub const SCHEDULE_TAKE_OVER: &str = "/v1/schedules/{name}/take-over";
+/// `GET` → [`crate::schedule::WebhookKey`], for the owner alone.
+pub const SCHEDULE_WEBHOOK_KEY: &str = "/v1/schedules/{name}/webhook-key";
+/// `GET` → [`crate::schedule::CalendarList`].
+pub const CALENDARS: &str = "/v1/calendars";
+/// `PUT` [`crate::schedule::CalendarSpec`] → [`crate::schedule::Calendar`]. `GET` → the same. `DELETE` → 204.
+pub const CALENDAR: &str = "/v1/calendars/{name}";
 /// `PATCH` [`crate::labels::LabelsPatch`] → [`Labels`]: as they are then.
 pub const CLUSTER_LABELS: &str = "/v1/clusters/{name}/labels";
 /// `GET` → the OpenAPI document. Needs no token.

@@ -91,6 +91,11 @@ uuid_id! {
     PodUid, "pod"
 }
 
+uuid_id! {
+    /// A schedule, made when it is created; one that is made again under an old name has a new one.
+    ScheduleId, "schedule"
+}
+
 macro_rules! dns_label {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
@@ -149,6 +154,15 @@ dns_label! {
 dns_label! {
     /// What the cluster's owner calls a way to run commands: `default`, `deploy`.
     ProfileName, "profile"
+}
+
+dns_label! {
+    /// What people call a schedule: `nightly-vacuum`.
+    ScheduleName, "schedule"
+}
+dns_label! {
+    /// What people call a calendar: `freeze`.
+    CalendarName, "calendar"
 }
 
 impl ProfileName {

@@ -11,6 +11,7 @@ use crate::id::{ClusterName, FanOutId, JobId, PodUid, ProfileName, RunnerId};
 use crate::output::{
     Discarded, EndCause, IncompleteReason, OutputComplete, ResourceUsage, StreamSummary,
 };
+use crate::schedule::TickReference;
 use crate::state::{JobState, Reason, Started, StateName};
 
 /// How long a job waits for its start if its submitter does not say, in seconds.
@@ -197,6 +198,9 @@ pub struct Job {
     pub fanout: Option<FanOutId>,
     /// Who submitted it.
     pub submitted_by: String,
+    /// The schedule that made it, and at which of its ticks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tick: Option<TickReference>,
     /// Where it stands.
     pub state: StateName,
     /// The code of a command that ended: its own, or 128 and the number of the signal that killed it.
@@ -306,6 +310,8 @@ pub struct JobFacts {
     pub fanout: Option<FanOutId>,
     /// Who submitted it.
     pub submitted_by: String,
+    /// The schedule that made it, and at which of its ticks.
+    pub tick: Option<TickReference>,
     /// When it was accepted.
     pub submitted: Timestamp,
     /// The last moment at which it may start.
@@ -364,6 +370,7 @@ impl Job {
             stdin: facts.stdin,
             fanout: facts.fanout,
             submitted_by: facts.submitted_by,
+            tick: facts.tick,
             state: state.name(),
             exit_code: result.map(|exit| exit.status.code()),
             cause: exit.map(|exit| exit.cause),

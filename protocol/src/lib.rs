@@ -2,10 +2,11 @@
 //!
 //! The modules are listed in the order in which a job meets them: it is named by [`id`]s, says what
 //! to run ([`command`]) with which [`files`] and which [`environment`], is submitted and shown
-//! ([`job`]), perhaps as one of many ([`fanout`]) on the clusters whose [`labels`] a [`selector`] matches, moves through [`state`]s, travels to its cluster as a signed order ([`envelope`]) over the
-//! names in [`topology`], is handed to a pod ([`shim`]) on the word of a [`runner`], and ends as
-//! [`output`] and [`artifacts`]. A schedule makes jobs by its [`timing`]. [`api`] has what people's doors
-//! speak, [`problem`] how any door refuses.
+//! ([`job`]), perhaps as one of many ([`fanout`]) on the clusters whose [`labels`] a [`selector`] matches,
+//! or at the time ([`timing`]) of a [`schedule`], moves through [`state`]s, travels to its cluster as a
+//! signed order ([`envelope`]) over the names in [`topology`], is handed to a pod ([`shim`]) on the word of
+//! a [`runner`], and ends as [`output`] and [`artifacts`]. [`api`] has what people's doors speak,
+//! [`problem`] how any door refuses.
 
 pub mod id;
 pub mod digest;
@@ -16,6 +17,8 @@ pub mod job;
 pub mod labels;
 pub mod selector;
 pub mod fanout;
+pub mod timing;
+pub mod schedule;
 pub mod state;
 pub mod envelope;
 pub mod topology;
@@ -23,7 +26,6 @@ pub mod runner;
 pub mod shim;
 pub mod output;
 pub mod artifacts;
-pub mod timing;
 pub mod api;
 pub mod problem;
 

@@ -102,6 +102,13 @@ problem_codes! {
     ArtifactsNotFound = "artifacts_not_found", 404, "The job has no artifacts";
     OutputExpired = "output_expired", 410, "The output is not kept any more";
     RangeNotSatisfiable = "range_not_satisfiable", 416, "There are no such bytes";
+    InvalidSchedule = "invalid_schedule", 422, "The schedule cannot be kept";
+    ScheduleNotFound = "schedule_not_found", 404, "No such schedule";
+    ScheduleExists = "schedule_exists", 409, "The schedule exists already";
+    ScheduleChanged = "schedule_changed", 409, "Somebody else has changed the schedule";
+    NotRun = "not_run", 409, "The schedule does not run now";
+    InvalidCalendar = "invalid_calendar", 422, "That is no calendar";
+    CalendarNotFound = "calendar_not_found", 404, "No such calendar";
     JoinTokenInvalid = "join_token_invalid", 401, "The join token is not valid";
     TooLarge = "too_large", 413, "The request is too large";
     Unavailable = "unavailable", 503, "Not now";
