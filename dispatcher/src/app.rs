@@ -31,6 +31,9 @@ use crate::options::{Options, Storage};
 use crate::outbox::Relay;
 use crate::problem::chain;
 use crate::retention::Retention;
+use crate::schedule::Scheduler;
+use crate::schedule::known_calendars::KnownCalendars;
+use crate::schedule::webhooks::{WebhookKeys, Webhooks};
 use crate::sealing::Sealer;
 use crate::signing::Signer;
 use crate::store::Store;
@@ -52,6 +55,12 @@ pub struct App {
     pub signer: Arc<Signer>,
     /// Keeps what nobody may see.
     pub sealer: Sealer,
+    /// When schedules may run, and when not.
+    pub calendars: KnownCalendars,
+    /// What webhooks are signed with.
+    pub webhook_keys: Arc<WebhookKeys>,
+    /// Whether webhooks may be at private addresses.
+    pub private_webhooks: bool,
     /// How the broker stands, and how to wake the relay.
     pub broker: Arc<Broker>,
     /// Makes runners' users at the broker.
@@ -120,6 +129,9 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         turns: Turns::default(),
         signer: Arc::clone(&signer),
         sealer: Sealer::load_or_make(&store).await?,
+        calendars: KnownCalendars::default(),
+        webhook_keys: Arc::new(WebhookKeys::load_or_make(&store).await?),
+        private_webhooks: limits.private_webhooks,
         broker: Arc::new(Broker::default()),
         admin: BrokerAdmin::new(&target)?,
         addresses: Addresses {
@@ -164,6 +176,14 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     working.spawn(engine.run(stop_working.clone()));
     let sweeper = Sweeper::new(store, Arc::clone(&app.broker), clock::now());
     working.spawn(sweeper.run(stop_working.clone()));
+    let webhooks = Webhooks {
+        store: app.store.clone(),
+        keys: Arc::clone(&app.webhook_keys),
+        private_allowed: limits.private_webhooks,
+    };
+    working.spawn(webhooks.run(stop_working.clone()));
+    let scheduler = Scheduler::new(Arc::clone(&app));
+    working.spawn(scheduler.run(stop_working.clone()));
     serving.spawn(server::serve(
         listener,
         identity.server,

@@ -5,8 +5,8 @@
 //! [`api`]), is stored ([`store`]), signed and sent ([`outbox`], [`broker`]), taken, permitted and
 //! reported on by the runners' doors ([`runners`]), its output is kept ([`output`], [`blobs`]) with what
 //! else is uploaded for it ([`upload`]), and what nobody reports in time the [`sweeper`] ends. One command on
-//! many clusters is many jobs, which the [`fanout`] engine makes, a few at a time. What has
-//! been kept long enough, `retention` removes.
+//! many clusters is many jobs, which the [`fanout`] engine makes, a few at a time. A [`schedule`] makes jobs
+//! and fan-outs when its [`timing`] says. What has been kept long enough, `retention` removes.
 //!
 //! What is deliberately absent: no state of a job outside the store, no message that carries a
 //! credential, no route without an authenticated caller, no plain HTTP.
@@ -21,6 +21,7 @@ pub mod problem;
 pub mod api;
 pub mod acceptance;
 pub mod waiting;
+pub mod timing;
 pub mod store;
 pub mod events;
 pub mod signing;
@@ -34,6 +35,7 @@ pub mod upload;
 pub mod blobs;
 pub mod fanout;
 pub mod sweeper;
+pub mod schedule;
 mod retention;
 pub mod clock;
 

@@ -171,6 +171,11 @@ pub struct Limits {
         value_name = "TIME"
     )]
     pub retention: Duration,
+
+    /// Let schedules tell webhooks at private addresses, and without TLS. Whoever may make a schedule can then have
+    /// the dispatcher knock at doors in its own network
+    #[arg(long, env = "INVOKE_PRIVATE_WEBHOOKS")]
+    pub private_webhooks: bool,
 }
 
 /// How commands reach clusters.

@@ -14,7 +14,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
 use invoke_protocol::digest::Sha256;
 use invoke_protocol::environment::{SaltedSecrets, SecretEnvironment};
-use invoke_protocol::id::{FanOutId, JobId};
+use invoke_protocol::id::{FanOutId, JobId, ScheduleId};
 use uuid::Uuid;
 
 use crate::signing::{random_bytes, sha256};
@@ -39,6 +39,15 @@ impl Owner {
     pub const fn job(id: JobId) -> Self {
         Self {
             kind: "job",
+            id: *id.as_uuid(),
+        }
+    }
+
+    /// A schedule.
+    #[must_use]
+    pub const fn schedule(id: ScheduleId) -> Self {
+        Self {
+            kind: "schedule",
             id: *id.as_uuid(),
         }
     }
@@ -235,10 +244,7 @@ mod tests {
     fn secrets_are_opened_for_their_own_job_with_their_own_key() {
         let sealed = sealer(1).seal(job(1), secret()).unwrap().unwrap().sealed;
         assert!(sealer(1).open(job(2), &sealed).is_err());
-        let other = Owner {
-            kind: "schedule",
-            ..job(1)
-        };
+        let other = Owner::schedule(ScheduleId::from_uuid(Uuid::from_u128(1)));
         assert!(sealer(1).open(other, &sealed).is_err());
         assert!(sealer(2).open(job(1), &sealed).is_err());
         let mut changed = sealed.clone();

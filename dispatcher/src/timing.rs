@@ -354,7 +354,8 @@ impl Plan {
 
 impl Calendars {
     /// Why nothing may start at an instant, if so.
-    fn blackout(&self, instant: Timestamp) -> Option<Blackout> {
+    #[must_use]
+    pub fn blackout(&self, instant: Timestamp) -> Option<Blackout> {
         for calendar in &self.closed {
             if let Some(event) = calendar.covers(instant) {
                 return Some(Blackout::Closed {

@@ -91,6 +91,9 @@ CREATE TABLE jobs (
     sealed_secrets      BYTEA,
     -- Whether the command is given something to read.
     stdin               BOOLEAN NOT NULL,
+    -- The schedule that made it, and at which of its ticks; null for a person's.
+    schedule_id         UUID,
+    tick                BIGINT,
     -- The fan-out that it is a part of, if it is.
     fanout_id           UUID,
     -- The state's name, to search by, and the whole state as JSON. Written together, by transitions only.
@@ -130,6 +133,96 @@ CREATE INDEX jobs_to_give_up ON jobs (give_up_at) WHERE state IN ('running', 'co
 CREATE INDEX jobs_to_forget ON jobs (ended_at) WHERE ended_at IS NOT NULL AND output_expired_at IS NULL;
 CREATE INDEX jobs_open ON jobs (cluster_id)
     WHERE state IN ('queued', 'claimed', 'starting', 'running', 'contact_lost', 'cancelling');
+
+-- What is run at times of its own. A schedule that was deleted stays, for its ledger.
+CREATE TABLE schedules (
+    id              UUID PRIMARY KEY,
+    name            TEXT NOT NULL,
+    -- Grows with each change of what it is to do.
+    revision        BIGINT NOT NULL,
+    -- Grows with each change of the row: what a compare-and-set compares.
+    version         BIGINT NOT NULL,
+    owner           TEXT NOT NULL,
+    -- JSON, without the values of secret variables, which are sealed.
+    spec            TEXT NOT NULL,
+    secret_names    TEXT NOT NULL,
+    sealed_secrets  BYTEA,
+    -- Digest of all that was asked, with the secrets: the same again is no change. Keyed, as that of jobs is.
+    request_digest  BYTEA NOT NULL,
+    files_upload    UUID REFERENCES uploads (id),
+    -- Whether it is at work, as JSON.
+    state           TEXT NOT NULL,
+    -- The ticks until then, including, are in the ledger; none of them is ever decided again.
+    decided_until   BIGINT NOT NULL,
+    -- When to look at it again. Computed from the rest, and only a hint: every look computes anew.
+    due_at          BIGINT,
+    skip_next       BOOLEAN NOT NULL,
+    -- How many runs have failed since one last ended well.
+    failures        BIGINT NOT NULL,
+    created_at      BIGINT NOT NULL,
+    changed_at      BIGINT NOT NULL,
+    deleted_at      BIGINT
+);
+CREATE UNIQUE INDEX schedules_by_name ON schedules (name) WHERE deleted_at IS NULL;
+CREATE INDEX schedules_by_due ON schedules (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX schedules_by_files ON schedules (files_upload) WHERE files_upload IS NOT NULL;
+
+-- The ledger: what became of each tick, for ever. Who inserts it has decided it; there is no second.
+CREATE TABLE schedule_ticks (
+    schedule_id    UUID NOT NULL REFERENCES schedules (id),
+    revision       BIGINT NOT NULL,
+    instant        BIGINT NOT NULL,
+    by_hand        BOOLEAN NOT NULL,
+    outcome        TEXT NOT NULL,
+    cause          TEXT,
+    message        TEXT NOT NULL,
+    decided_at     BIGINT NOT NULL,
+    lateness       BIGINT,
+    -- Until when it may start while it waits, and whether it came too late and is run all the same.
+    start_deadline BIGINT NOT NULL,
+    caught_up      BOOLEAN NOT NULL,
+    attempts       BIGINT NOT NULL,
+    job_id         UUID,
+    fanout_id      UUID,
+    -- Whether its run, or the wait for it, goes on, and when to look at it again besides at its job's end.
+    open           BOOLEAN NOT NULL,
+    look_at        BIGINT NOT NULL,
+    told_long      BOOLEAN NOT NULL,
+    result         TEXT,
+    -- The key of whoever asked for it: the same request twice is one tick.
+    request_key    UUID,
+    PRIMARY KEY (schedule_id, instant, revision),
+    UNIQUE (schedule_id, request_key)
+);
+CREATE INDEX schedule_ticks_open ON schedule_ticks (schedule_id) WHERE open;
+
+-- When schedules may run, and when not.
+CREATE TABLE calendars (
+    name        TEXT PRIMARY KEY,
+    kind        TEXT NOT NULL,
+    ics         TEXT NOT NULL,
+    -- The zone of times in it that have none.
+    time_zone   TEXT,
+    imported_by TEXT NOT NULL,
+    imported_at BIGINT NOT NULL
+);
+
+-- What webhooks are still to be told. A delivery leaves the table when it was answered, or given up.
+CREATE TABLE notifications (
+    id           UUID PRIMARY KEY,
+    schedule_id  UUID NOT NULL REFERENCES schedules (id),
+    -- Once for each tick, event and address, whoever notices it.
+    dedup        TEXT NOT NULL UNIQUE,
+    url          TEXT NOT NULL,
+    body         TEXT NOT NULL,
+    created_at   BIGINT NOT NULL,
+    leased_until BIGINT NOT NULL,
+    attempts     BIGINT NOT NULL,
+    -- When it was answered with 2xx or given up, and what went wrong last.
+    done_at      BIGINT,
+    last_error   TEXT
+);
+CREATE INDEX notifications_by_lease ON notifications (leased_until) WHERE done_at IS NULL;
 
 -- What happened to a job, for people: each row in the transaction of what it tells of.
 CREATE TABLE job_story (

@@ -91,6 +91,9 @@ CREATE TABLE jobs (
     sealed_secrets      BLOB,
     -- Whether the command is given something to read.
     stdin               INTEGER NOT NULL,
+    -- The schedule that made it, and at which of its ticks; null for a person's.
+    schedule_id         BLOB,
+    tick                INTEGER,
     -- The fan-out that it is a part of, if it is.
     fanout_id           BLOB,
     -- The state's name, to search by, and the whole state as JSON. Written together, by transitions only.
@@ -130,6 +133,96 @@ CREATE INDEX jobs_to_give_up ON jobs (give_up_at) WHERE state IN ('running', 'co
 CREATE INDEX jobs_to_forget ON jobs (ended_at) WHERE ended_at IS NOT NULL AND output_expired_at IS NULL;
 CREATE INDEX jobs_open ON jobs (cluster_id)
     WHERE state IN ('queued', 'claimed', 'starting', 'running', 'contact_lost', 'cancelling');
+
+-- What is run at times of its own. A schedule that was deleted stays, for its ledger.
+CREATE TABLE schedules (
+    id              BLOB PRIMARY KEY,
+    name            TEXT NOT NULL,
+    -- Grows with each change of what it is to do.
+    revision        INTEGER NOT NULL,
+    -- Grows with each change of the row: what a compare-and-set compares.
+    version         INTEGER NOT NULL,
+    owner           TEXT NOT NULL,
+    -- JSON, without the values of secret variables, which are sealed.
+    spec            TEXT NOT NULL,
+    secret_names    TEXT NOT NULL,
+    sealed_secrets  BLOB,
+    -- Digest of all that was asked, with the secrets: the same again is no change. Keyed, as that of jobs is.
+    request_digest  BLOB NOT NULL,
+    files_upload    BLOB REFERENCES uploads (id),
+    -- Whether it is at work, as JSON.
+    state           TEXT NOT NULL,
+    -- The ticks until then, including, are in the ledger; none of them is ever decided again.
+    decided_until   INTEGER NOT NULL,
+    -- When to look at it again. Computed from the rest, and only a hint: every look computes anew.
+    due_at          INTEGER,
+    skip_next       INTEGER NOT NULL,
+    -- How many runs have failed since one last ended well.
+    failures        INTEGER NOT NULL,
+    created_at      INTEGER NOT NULL,
+    changed_at      INTEGER NOT NULL,
+    deleted_at      INTEGER
+) STRICT;
+CREATE UNIQUE INDEX schedules_by_name ON schedules (name) WHERE deleted_at IS NULL;
+CREATE INDEX schedules_by_due ON schedules (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX schedules_by_files ON schedules (files_upload) WHERE files_upload IS NOT NULL;
+
+-- The ledger: what became of each tick, for ever. Who inserts it has decided it; there is no second.
+CREATE TABLE schedule_ticks (
+    schedule_id    BLOB NOT NULL REFERENCES schedules (id),
+    revision       INTEGER NOT NULL,
+    instant        INTEGER NOT NULL,
+    by_hand        INTEGER NOT NULL,
+    outcome        TEXT NOT NULL,
+    cause          TEXT,
+    message        TEXT NOT NULL,
+    decided_at     INTEGER NOT NULL,
+    lateness       INTEGER,
+    -- Until when it may start while it waits, and whether it came too late and is run all the same.
+    start_deadline INTEGER NOT NULL,
+    caught_up      INTEGER NOT NULL,
+    attempts       INTEGER NOT NULL,
+    job_id         BLOB,
+    fanout_id      BLOB,
+    -- Whether its run, or the wait for it, goes on, and when to look at it again besides at its job's end.
+    open           INTEGER NOT NULL,
+    look_at        INTEGER NOT NULL,
+    told_long      INTEGER NOT NULL,
+    result         TEXT,
+    -- The key of whoever asked for it: the same request twice is one tick.
+    request_key    BLOB,
+    PRIMARY KEY (schedule_id, instant, revision),
+    UNIQUE (schedule_id, request_key)
+) STRICT;
+CREATE INDEX schedule_ticks_open ON schedule_ticks (schedule_id) WHERE open;
+
+-- When schedules may run, and when not.
+CREATE TABLE calendars (
+    name        TEXT PRIMARY KEY,
+    kind        TEXT NOT NULL,
+    ics         TEXT NOT NULL,
+    -- The zone of times in it that have none.
+    time_zone   TEXT,
+    imported_by TEXT NOT NULL,
+    imported_at INTEGER NOT NULL
+) STRICT;
+
+-- What webhooks are still to be told. A delivery leaves the table when it was answered, or given up.
+CREATE TABLE notifications (
+    id           BLOB PRIMARY KEY,
+    schedule_id  BLOB NOT NULL REFERENCES schedules (id),
+    -- Once for each tick, event and address, whoever notices it.
+    dedup        TEXT NOT NULL UNIQUE,
+    url          TEXT NOT NULL,
+    body         TEXT NOT NULL,
+    created_at   INTEGER NOT NULL,
+    leased_until INTEGER NOT NULL,
+    attempts     INTEGER NOT NULL,
+    -- When it was answered with 2xx or given up, and what went wrong last.
+    done_at      INTEGER,
+    last_error   TEXT
+) STRICT;
+CREATE INDEX notifications_by_lease ON notifications (leased_until) WHERE done_at IS NULL;
 
 -- What happened to a job, for people: each row in the transaction of what it tells of.
 CREATE TABLE job_story (

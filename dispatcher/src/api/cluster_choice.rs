@@ -69,7 +69,7 @@ fn unknown(name: &ClusterName, all: &[StoredCluster]) -> Refusal {
     )
 }
 
-fn near<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn near<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let by_distance = all.map(|other| (strsim::osa_distance(name, other), other));
     by_distance
         .filter(|(distance, other)| *distance <= MAX_DISTANCE && *distance < other.len())

@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use invoke_protocol::id::{ClusterName, FanOutId, JobId, ParseError};
+use invoke_protocol::id::{CalendarName, ClusterName, FanOutId, JobId, ParseError, ScheduleName};
 use serde::de::DeserializeOwned;
 
 use crate::problem::Refusal;
@@ -39,20 +39,37 @@ impl<S: Send + Sync> FromRequestParts<S> for FanOutPath {
     }
 }
 
-/// The cluster of a path with `{name}` in it.
-pub(crate) struct ClusterPath(pub(crate) ClusterName);
+macro_rules! path_of_name {
+    ($(#[$doc:meta])* $path:ident, $name:ident) => {
+        $(#[$doc])*
+        pub(crate) struct $path(pub(crate) $name);
 
-impl<S: Send + Sync> FromRequestParts<S> for ClusterPath {
-    type Rejection = Refusal;
+        impl<S: Send + Sync> FromRequestParts<S> for $path {
+            type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let Path(text) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| Refusal::invalid(rejection.body_text()))?;
-        text.parse()
-            .map(Self)
-            .map_err(|error: ParseError| Refusal::invalid(error.to_string()))
-    }
+            async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+                let Path(text) = Path::<String>::from_request_parts(parts, state)
+                    .await
+                    .map_err(|rejection| Refusal::invalid(rejection.body_text()))?;
+                text.parse()
+                    .map(Self)
+                    .map_err(|error: ParseError| Refusal::invalid(error.to_string()))
+            }
+        }
+    };
+}
+
+path_of_name! {
+    /// The cluster of a path with `{name}` in it.
+    ClusterPath, ClusterName
+}
+path_of_name! {
+    /// The schedule of a path with `{name}` in it.
+    SchedulePath, ScheduleName
+}
+path_of_name! {
+    /// The calendar of a path with `{name}` in it.
+    CalendarPath, CalendarName
 }
 
 /// A JSON body.

@@ -15,11 +15,10 @@ use invoke_protocol::problem::{Problem, ProblemCode};
 use invoke_protocol::runner::path;
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::view::view;
-use super::{cluster_choice, limits};
+use super::{cluster_choice, limits, secret_body};
 use crate::access::{Person, Principal};
 use crate::app::App;
 use crate::problem::Refusal;
@@ -107,48 +106,14 @@ pub(super) fn read(body: &[u8]) -> Result<JobSpec, Refusal> {
         serde_json::from_slice::<JobSpec>(body).map_err(|_| {
             match serde_json::from_slice::<Only>(body) {
                 Ok(Only { command }) => match Command::try_from(command) {
-                    Ok(_) => unreadable(body),
+                    Ok(_) => secret_body::unreadable::<JobSpec>(body, &[""]),
                     Err(invalid) => Refusal::new(ProblemCode::InvalidCommand, invalid.to_string()),
                 },
-                Err(_) => unreadable(body),
+                Err(_) => secret_body::unreadable::<JobSpec>(body, &[""]),
             }
         })?;
     check_environment(&spec)?;
     Ok(spec)
-}
-
-/// What is wrong with a body, in words that have nothing of its secrets in them: a parser quotes what it does
-/// not understand.
-fn unreadable(body: &[u8]) -> Refusal {
-    let mut fields = match serde_json::from_slice(body) {
-        Ok(Value::Object(fields)) => fields,
-        Ok(_) => return Refusal::invalid("the body is not what is expected here: no JSON object"),
-        // Of what is no JSON a parser quotes nothing.
-        Err(error) => return not_expected(&error),
-    };
-    let rest = match fields.remove("secrets") {
-        None => serde_json::from_slice::<JobSpec>(body),
-        Some(secrets) => match secret_variables(secrets) {
-            Ok(()) => serde_json::from_value(Value::Object(fields)),
-            Err(words) => return Refusal::invalid(format!("secrets: {words}")),
-        },
-    };
-    match rest {
-        Err(error) => not_expected(&error),
-        // Readable without a field that is good by itself: the field is there twice.
-        Ok(_) => Refusal::invalid("secrets: the field is there more than once"),
-    }
-}
-
-fn not_expected(error: &serde_json::Error) -> Refusal {
-    Refusal::invalid(format!("the body is not what is expected here: {error}"))
-}
-
-fn secret_variables(secrets: Value) -> Result<(), String> {
-    let variables: BTreeMap<String, String> = serde_json::from_value(secrets)
-        .map_err(|_| "expected an object whose values are strings".to_owned())?;
-    let checked = Environment::try_from(variables);
-    checked.map(drop).map_err(|invalid| invalid.to_string())
 }
 
 /// What each of the two kinds of variables may be, they may be together.
@@ -226,6 +191,7 @@ async fn plan(
         environment: spec.environment,
         secrets: person.app.sealer.seal(Owner::job(id), spec.secrets)?,
         stdin: spec.stdin,
+        tick: None,
         fanout: None,
     };
     Ok((job, cluster))
@@ -278,7 +244,7 @@ fn files_missing(what: &str) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -22,6 +22,7 @@ pub(super) fn view(app: &App, job: &StoredJob, now: Timestamp) -> Job {
         stdin: job.stdin,
         fanout: job.fanout,
         submitted_by: job.submitted_by.clone(),
+        tick: job.tick.clone(),
         submitted: job.submitted_at,
         start_deadline: job.start_deadline,
         permitted: job.permitted_at,

@@ -143,6 +143,7 @@ impl<'a> Child<'a> {
             environment: spec.environment.clone(),
             secrets: self.secrets(session, id).await?,
             stdin: false,
+            tick: None,
             fanout: Some(self.fanout.id),
         })))
     }

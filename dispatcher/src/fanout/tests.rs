@@ -440,6 +440,7 @@ fn new_job(number: u128) -> NewJob {
         environment: job.environment,
         secrets: None,
         stdin: false,
+        tick: None,
         fanout: None,
     }
 }

@@ -36,6 +36,10 @@ impl Row {
     }
 
     pub(super) fn time(&self, column: &'static str, micros: i64) -> Result<Timestamp, Error> {
+        // "Never" is the last time that there is, which jiff does not make of its own microseconds.
+        if micros == Timestamp::MAX.as_microsecond() {
+            return Ok(Timestamp::MAX);
+        }
         Timestamp::from_microsecond(micros).map_err(|error| self.contradiction(column, error))
     }
 

@@ -5,9 +5,12 @@ use invoke_protocol::command::Command;
 use invoke_protocol::digest::Sha256;
 use invoke_protocol::environment::Environment;
 use invoke_protocol::files::Files;
-use invoke_protocol::id::{ClusterId, ClusterName, FanOutId, JobId, PodUid, ProfileName, RunnerId};
+use invoke_protocol::id::{
+    ClusterId, ClusterName, FanOutId, JobId, PodUid, ProfileName, RunnerId, ScheduleId,
+};
 use invoke_protocol::job::{Step, StepName};
 use invoke_protocol::runner::{Cancellation, ProfileSummary};
+use invoke_protocol::schedule::TickReference;
 use invoke_protocol::state::{JobState, Reason, Retries};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -46,8 +49,19 @@ pub struct NewJob {
     pub secrets: Option<SealedSecrets>,
     /// Whether its command is given something to read.
     pub stdin: bool,
+    /// The schedule that makes it, and at which of its ticks; `None` for a person's.
+    pub tick: Option<TickKey>,
     /// The fan-out that it is a part of, if it is.
     pub fanout: Option<FanOutId>,
+}
+
+/// A tick of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TickKey {
+    /// The schedule.
+    pub schedule: ScheduleId,
+    /// The moment.
+    pub instant: Timestamp,
 }
 
 /// The files of a job that is being accepted.
@@ -100,6 +114,8 @@ pub struct StoredJob {
     pub secrets_sha256: Option<Sha256>,
     /// Whether its command is given something to read.
     pub stdin: bool,
+    /// The schedule that made it, and at which of its ticks; `None` for a person's.
+    pub tick: Option<TickReference>,
     /// The fan-out that it is a part of, if it is.
     pub fanout: Option<FanOutId>,
     /// Where it stands.
@@ -152,6 +168,8 @@ impl StoredJob {
             secrets_sha256: job.secrets.as_ref().map(|secrets| secrets.sha256),
             secret_names: job.secrets.map_or_else(Vec::new, |secrets| secrets.names),
             stdin: job.stdin,
+            // Who submits a job is no schedule.
+            tick: None,
             fanout: job.fanout,
             state: JobState::Queued,
             version: 1,
@@ -202,6 +220,8 @@ struct JobRow {
     secret_names: String,
     secrets_sha256: Option<Vec<u8>>,
     stdin: bool,
+    tick: Option<i64>,
+    schedule_name: Option<String>,
     fanout_id: Option<Uuid>,
     state_detail: String,
     version: i64,
@@ -225,10 +245,12 @@ macro_rules! select_jobs {
              c.clock_skew AS cluster_clock_skew, \
              c.profiles AS cluster_profiles, j.profile, j.command, j.submitted_by, j.submitted_at, \
              j.start_deadline, j.run_timeout_seconds, j.request_digest, j.files, j.files_upload, j.environment, \
-             j.secret_names, j.secrets_sha256, j.stdin, j.fanout_id, j.state_detail, j.version, j.runner, \
+             j.secret_names, j.secrets_sha256, j.stdin, j.tick, s.name AS schedule_name, j.fanout_id, \
+             j.state_detail, j.version, j.runner, \
              j.pod, j.permitted_at, j.give_up_at, j.retries, j.retried_pod, j.waiting, j.log_bytes, \
              j.output_expired_at, j.published_at, o.last_error AS outbox_error \
-             FROM jobs j JOIN clusters c ON c.id = j.cluster_id LEFT JOIN outbox o ON o.job_id = j.id ",
+             FROM jobs j JOIN clusters c ON c.id = j.cluster_id LEFT JOIN outbox o ON o.job_id = j.id \
+             LEFT JOIN schedules s ON s.id = j.schedule_id ",
             $rest
         )
     };
@@ -269,6 +291,7 @@ impl TryFrom<JobRow> for StoredJob {
                 .map(|bytes| place.digest("secrets_sha256", &bytes))
                 .transpose()?,
             stdin: row.stdin,
+            tick: tick(&place, row.schedule_name.as_deref(), row.tick)?,
             fanout: row.fanout_id.map(FanOutId::from_uuid),
             state: place.json("state_detail", &row.state_detail)?,
             version: row.version,
@@ -291,6 +314,20 @@ impl TryFrom<JobRow> for StoredJob {
             outbox_error: row.outbox_error,
         })
     }
+}
+
+fn tick(
+    place: &Row,
+    schedule: Option<&str>,
+    instant: Option<i64>,
+) -> Result<Option<TickReference>, Error> {
+    let (Some(schedule), Some(instant)) = (schedule, instant) else {
+        return Ok(None);
+    };
+    Ok(Some(TickReference {
+        schedule: place.parsed("schedule_id", schedule)?,
+        instant: place.time("tick", instant)?,
+    }))
 }
 
 impl Store {
@@ -400,9 +437,9 @@ macro_rules! insert_job {
             $before,
             "INSERT INTO jobs (id, cluster_id, profile, command, submitted_by, submitted_at, start_deadline, \
              run_timeout_seconds, idempotency_key, request_digest, state, state_detail, files, files_upload, \
-             environment, secret_names, secrets_sha256, sealed_secrets, stdin, fanout_id, version, retries, log_bytes, \
-             publications) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-             $19, $20, 1, 0, 0, 0) \
+             environment, secret_names, secrets_sha256, sealed_secrets, stdin, schedule_id, tick, fanout_id, version, \
+             retries, log_bytes, publications) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, \
+             $15, $16, $17, $18, $19, $20, $21, $22, 1, 0, 0, 0) \
              ON CONFLICT (submitted_by, idempotency_key) DO NOTHING ",
             $after
         )
@@ -459,6 +496,8 @@ async fn insert(session: &mut Session, job: &NewJob, now: Timestamp) -> Result<b
         secrets.map(|secrets| secrets.sha256.as_bytes().as_slice()),
         secrets.map(|secrets| secrets.sealed.as_slice()),
         job.stdin,
+        job.tick.map(|tick| *tick.schedule.as_uuid()),
+        job.tick.map(|tick| tick.instant.as_microsecond()),
         job.fanout.map(|fanout| *fanout.as_uuid()),
     )?;
     Ok(inserted == 1)
@@ -617,6 +656,7 @@ pub(crate) mod tests {
             secret_names: Vec::new(),
             secrets_sha256: None,
             stdin: false,
+            tick: None,
             fanout: None,
             state: JobState::Queued,
             version: 1,

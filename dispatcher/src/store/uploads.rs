@@ -371,6 +371,7 @@ impl Store {
             fetch_all as (Uuid,),
             "SELECT u.id FROM uploads u WHERE u.owner IS NOT NULL AND u.touched_at < $1 AND NOT EXISTS ( \
                  SELECT 1 FROM jobs j WHERE j.files_upload = u.id AND j.output_expired_at IS NULL) \
+                 AND NOT EXISTS (SELECT 1 FROM schedules s WHERE s.files_upload = u.id) \
              AND NOT EXISTS (SELECT 1 FROM fanouts f WHERE f.files_upload = u.id) \
              ORDER BY u.touched_at LIMIT $2",
             idle_since.as_microsecond(),
