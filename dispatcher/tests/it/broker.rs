@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use invoke_dispatcher::store::jobs::NewJob;
 use invoke_protocol::envelope::Order;
-use invoke_protocol::fanout::FanOut;
 use invoke_protocol::job::{Job, StepName};
 use invoke_protocol::runner::AmqpCredential;
 use invoke_protocol::state::{ReasonCode, Started, StateName};
@@ -66,29 +65,6 @@ async fn what_was_accepted_without_a_broker_is_sent_when_it_is_back() {
         (job_of(&broker.next_message(&name).await) == second.id).then_some(())
     })
     .await;
-    broker.remove(&[]).await;
-}
-
-/// The jobs of a fan-out go the way of every other.
-#[tokio::test]
-async fn a_job_of_a_fan_out_is_sent_to_its_cluster() {
-    let (broker, name) = (Broker::new().await, cluster_name());
-    let dispatcher = broker.dispatcher().await;
-    dispatcher.cluster(&name).await;
-    let labels = format!("/v1/clusters/{name}/labels");
-    let labelled = dispatcher
-        .request(Method::PATCH, &labels)
-        .json(&json!({ "env": "prod" }));
-    assert_eq!(labelled.send().await.unwrap().status(), StatusCode::OK);
-    let body = json!({ "job": { "command": { "shell": "date" } }, "selector": "env=prod" });
-    let request = dispatcher
-        .request(Method::POST, "/v1/fanouts")
-        .header("idempotency-key", uuid::Uuid::now_v7().to_string());
-    let submitted = request.json(&body).send().await.unwrap();
-    let fanout: FanOut = expect(submitted, StatusCode::ACCEPTED).await;
-    let sent = job_of(&broker.next_message(&name).await);
-    let fanout: FanOut = dispatcher.get(&format!("/v1/fanouts/{}", fanout.id)).await;
-    assert_eq!(fanout.clusters[0].job, Some(sent));
     broker.remove(&[]).await;
 }
 

@@ -29,4 +29,7 @@ mod stream;
 mod artifacts;
 mod disk;
 mod enrol;
+mod schedules;
+mod ticks;
+mod webhooks;
 mod broker;

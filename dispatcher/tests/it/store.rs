@@ -160,6 +160,7 @@ pub(crate) fn new_job(cluster: ClusterId) -> NewJob {
         environment: Environment::default(),
         secrets: None,
         stdin: false,
+        tick: None,
         fanout: None,
     }
 }
