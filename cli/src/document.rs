@@ -12,6 +12,7 @@ use invoke_protocol::job::{Completeness, Job, Step, Times};
 use invoke_protocol::output::{
     Discarded, EndCause, IncompleteReason, ResourceUsage, StreamSummary,
 };
+use invoke_protocol::schedule::TickReference;
 use invoke_protocol::state::{Reason, Started, StateName};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -34,6 +35,8 @@ pub struct JobDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     fanout: Option<FanOutId>,
     submitted_by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tick: Option<TickReference>,
     state: StateName,
     exit_code: Option<u8>,
     cause: Option<EndCause>,
@@ -96,6 +99,7 @@ impl JobDocument {
             stdin,
             fanout,
             submitted_by,
+            tick,
             state,
             exit_code,
             cause,
@@ -133,6 +137,7 @@ impl JobDocument {
             stdin,
             fanout,
             submitted_by,
+            tick,
             state,
             exit_code,
             cause,

@@ -108,6 +108,12 @@ fn detail(job: &Job) -> String {
     line("profile", Some(job.profile.to_string()));
     line("command", Some(job.command.to_string()));
     line("submitted by", Some(job.submitted_by.clone()));
+    line(
+        "schedule",
+        job.tick
+            .as_ref()
+            .map(|tick| format!("{} at {}", tick.schedule, moment(tick.instant))),
+    );
     line("state", Some(job.state.to_string()));
     line(
         "waiting",

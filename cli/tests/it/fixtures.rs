@@ -41,6 +41,7 @@ pub(crate) fn queued() -> Job {
         profile: "default".parse().unwrap(),
         command: Command::shell("kubectl get pods").unwrap(),
         submitted_by: "local".into(),
+        tick: None,
         state: StateName::Queued,
         exit_code: None,
         cause: None,

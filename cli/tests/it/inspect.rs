@@ -5,6 +5,7 @@ use invoke_protocol::api::JobList;
 use invoke_protocol::command::Command;
 use invoke_protocol::job::{Job, Step, StepName};
 use invoke_protocol::problem::ProblemCode;
+use invoke_protocol::schedule::TickReference;
 use invoke_protocol::state::{Reason, ReasonCode};
 use serde_json::Value;
 
@@ -206,6 +207,28 @@ fn one_job_is_shown_in_detail() {
     let document = run(bed.invoke(&["jobs", "-o", "json", ID]));
     let document: Value = serde_json::from_slice(&document.stdout).unwrap();
     assert_eq!(document["stdout"], "pods\n");
+}
+
+/// Who wonders where a job came from sees it, on the page and in the document.
+#[test]
+fn a_job_of_a_schedule_says_so() {
+    let printed = Printed::nothing();
+    let job = Job {
+        tick: Some(TickReference {
+            schedule: "vacuum".parse().unwrap(),
+            instant: queued().times.submitted,
+        }),
+        ..ended(0, &printed)
+    };
+    let bed = with_job(&job, &printed);
+    let shown = bed.transcript(&["jobs", ID]);
+    assert!(
+        shown.contains("\nschedule      vacuum at 2026-05-28 20:26:40 UTC\n"),
+        "{shown}"
+    );
+    let document = run(bed.invoke(&["jobs", "-o", "json", ID])).stdout;
+    let document: Value = serde_json::from_slice(&document).unwrap();
+    assert_eq!(document["tick"]["schedule"], "vacuum");
 }
 
 fn step(second: i64, by: &str, step: StepName, message: &str) -> Step {
