@@ -5,15 +5,19 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use invoke_protocol::id::{ClusterName, JobId};
-use invoke_protocol::job::{IfOffline, MAX_GRACE_SECONDS};
+use invoke_protocol::job::MAX_GRACE_SECONDS;
 
 use crate::exit::{self, Exit};
 use crate::failure::Failure;
 use crate::settings::{Layer, Origin, Sourced, parse_duration};
 
+mod run;
+mod clusters;
 mod complaint;
 
+pub use clusters::ClustersVerb;
 pub use complaint::words_of;
+pub use run::{JobArgs, Offline, RunArgs};
 
 use complaint::{command_without_quotes, usage};
 
@@ -27,8 +31,6 @@ Examples:
   kubectl get cm x -o yaml | invoke -f - \"kubectl apply -f -\"
   invoke -o json \"kubectl version\"           one JSON document: state, exit_code, stdout, stderr
   invoke --no-wait \"./long-job.sh\"           the job's id; `invoke logs -f ID` follows it";
-
-const GIVEN: &str = "What the command gets";
 
 const SETTINGS: &str = "\
 Settings:
@@ -68,110 +70,6 @@ pub struct Args {
     /// Whom to talk to.
     #[command(flatten)]
     pub connection: ConnectionArgs,
-}
-
-/// What to run, where and how.
-#[derive(Debug, clap::Args)]
-pub struct RunArgs {
-    /// A line for the pod's shell, in quotes
-    #[arg(value_name = "SHELL LINE", hide = true)]
-    pub words: Vec<OsString>,
-
-    /// A program and its arguments, with no shell between
-    #[arg(value_name = "PROGRAM", last = true, hide = true)]
-    pub argv: Vec<OsString>,
-
-    /// Run in this cluster, if there is more than one [env: INVOKE_CLUSTER]
-    #[arg(short, long, value_name = "NAME")]
-    pub cluster: Option<String>,
-
-    /// Run as this profile, not as `default` [env: INVOKE_PROFILE]
-    ///
-    /// Profiles are configured by the cluster's owner: image, identity and rights, resources.
-    /// `invoke clusters` lists them.
-    #[arg(long, value_name = "NAME")]
-    pub profile: Option<String>,
-
-    /// Give up if the command has not started by then [default: 15m]
-    ///
-    /// A job whose cluster is offline or full waits this long, and is never started later.
-    #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
-    pub start_within: Option<u64>,
-
-    /// Stop the command after this time [default: the profile's maximum]
-    #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
-    pub run_timeout: Option<u64>,
-
-    /// While its cluster is offline: wait for it, or fail [default: wait]
-    ///
-    /// A job that waits does so until its start deadline. `fail` exits with 244, and there is no job.
-    #[arg(
-        long,
-        value_name = "wait|fail",
-        default_value = "wait",
-        hide_default_value = true,
-        hide_possible_values = true
-    )]
-    pub if_offline: Offline,
-
-    /// Print the job's id and leave
-    #[arg(long)]
-    pub no_wait: bool,
-
-    /// Attach a file or folder, which the command finds in its folder
-    ///
-    /// It keeps its path; ../x and /etc/x are sent as x, PATH:DEST as DEST. Of a folder everything is sent,
-    /// also hidden files, empty folders and links that stay inside, but for .git and what .invokeignore
-    /// files name (in gitignore's syntax). At most 1 GiB and 100,000 files, folders and links a job, unless
-    /// the dispatcher's operator says otherwise. What was uploaded before is not uploaded again. -f - is --stdin.
-    #[arg(
-        short = 'f',
-        long = "file",
-        value_name = "PATH[:DEST]",
-        help_heading = GIVEN
-    )]
-    pub files: Vec<OsString>,
-
-    /// Let the command read this program's stdin, as it comes; also: -f -
-    ///
-    /// Without, the command reads nothing.
-    #[arg(long, help_heading = GIVEN)]
-    pub stdin: bool,
-
-    /// Set a variable of the command [default value: the one it has here]
-    ///
-    /// Whoever may read the job may read it. All variables come to at most 128 KiB.
-    #[arg(long = "env", value_name = "NAME[=VALUE]", help_heading = GIVEN)]
-    pub variables: Vec<OsString>,
-
-    /// Set variables from a file with a NAME=VALUE or NAME on each line
-    #[arg(long = "env-file", value_name = "FILE", help_heading = GIVEN)]
-    pub variable_files: Vec<std::path::PathBuf>,
-
-    /// Set a variable that nobody sees, and that is masked in the output
-    ///
-    /// Its value is the one it has here, or a file's content without the newline at its end. There is no
-    /// NAME=VALUE: other users can read command lines. A value of less than 6 bytes is not masked.
-    #[arg(long = "secret", value_name = "NAME[=@FILE]", help_heading = GIVEN)]
-    pub secrets: Vec<OsString>,
-}
-
-/// What to do about a cluster whose runner does not speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Offline {
-    /// Wait for it
-    Wait,
-    /// Run nothing
-    Fail,
-}
-
-impl From<Offline> for IfOffline {
-    fn from(offline: Offline) -> Self {
-        match offline {
-            Offline::Wait => Self::Wait,
-            Offline::Fail => Self::Fail,
-        }
-    }
 }
 
 /// How to print.
@@ -288,10 +186,10 @@ pub enum Verb {
         /// The job
         id: JobId,
     },
-    /// List clusters, or add one
+    /// List clusters, add one, or label one
     #[command(
         args_conflicts_with_subcommands = true,
-        after_help = "Examples:\n  invoke clusters\n  invoke clusters add edge-7 > values.yaml"
+        after_help = "Examples:\n  invoke clusters\n  invoke clusters add edge-7 > values.yaml\n  invoke clusters label edge-7 env=prod"
     )]
     Clusters {
         /// What to do with them; list them if silent
@@ -354,23 +252,6 @@ pub enum ArtifactsVerb {
     },
 }
 
-/// What to do with clusters.
-#[derive(Debug, Subcommand)]
-pub enum ClustersVerb {
-    /// Add a cluster, and print the Helm values that its runner is installed with
-    #[command(after_help = "Example:\n  invoke clusters add edge-7 > values.yaml")]
-    Add {
-        /// What to call it: a-z, 0-9 and -
-        name: ClusterName,
-    },
-    /// Print the same Helm values with a fresh join token; earlier ones are void
-    #[command(after_help = "Example:\n  invoke clusters token edge-7 > values.yaml")]
-    Token {
-        /// The cluster
-        name: ClusterName,
-    },
-}
-
 /// Why there are no arguments to go on with.
 #[derive(Debug)]
 pub enum Stop {
@@ -407,26 +288,9 @@ impl Args {
 
     /// clap takes the options of a command also before a subcommand, where they would do nothing.
     fn without_misplaced_options(self) -> Result<Self, Failure> {
-        let run = &self.run;
-        let options = [
-            ("--cluster", run.cluster.is_some()),
-            ("--profile", run.profile.is_some()),
-            ("--start-within", run.start_within.is_some()),
-            ("--run-timeout", run.run_timeout.is_some()),
-            ("--if-offline", run.if_offline == Offline::Fail),
-            ("--no-wait", run.no_wait),
-            ("--file", !run.files.is_empty()),
-            ("--stdin", run.stdin),
-            ("--env", !run.variables.is_empty()),
-            ("--env-file", !run.variable_files.is_empty()),
-            ("--secret", !run.secrets.is_empty()),
-        ];
-        match options
-            .into_iter()
-            .find(|(_, given)| *given && self.verb.is_some())
-        {
+        match self.run.first_given().filter(|_| self.verb.is_some()) {
             None => Ok(self),
-            Some((name, _)) => Err(Failure::new(
+            Some(name) => Err(Failure::new(
                 Exit::BAD_INPUT,
                 format!("{name} before a subcommand means nothing"),
             )
@@ -456,8 +320,8 @@ impl Args {
             token: None,
             token_file: flag(token_file.as_ref(), "--token-file"),
             ca_file: flag(ca_file.as_ref(), "--ca-file"),
-            cluster: flag(self.run.cluster.as_ref(), "--cluster"),
-            profile: flag(self.run.profile.as_ref(), "--profile"),
+            cluster: flag(self.run.job.cluster.as_ref(), "--cluster"),
+            profile: flag(self.run.job.profile.as_ref(), "--profile"),
             retry_for: flag(retry_for.as_ref(), "--retry-for"),
         }
     }

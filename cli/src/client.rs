@@ -8,7 +8,7 @@ use invoke_protocol::api::{
 };
 use invoke_protocol::id::{ClusterName, JobId};
 use invoke_protocol::job::{CancelRequest, Job, JobSpec};
-use invoke_protocol::labels::Labels;
+use invoke_protocol::labels::{Labels, LabelsPatch};
 use invoke_protocol::problem::{self, Problem};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -266,10 +266,22 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn add_cluster(&self, name: ClusterName) -> Result<JoinInvitation, Error> {
+    pub async fn add_cluster(&self, cluster: &AddClusterRequest) -> Result<JoinInvitation, Error> {
         let request = self.request(Method::POST, api::CLUSTERS);
-        let labels = Labels::default();
-        self.answer(request.json(&AddClusterRequest { name, labels }))
+        self.answer(request.json(cluster)).await
+    }
+
+    /// Changes a cluster's labels, and returns all of them.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn label_cluster(
+        &self,
+        name: &ClusterName,
+        patch: &LabelsPatch,
+    ) -> Result<Labels, Error> {
+        let path = api::CLUSTER_LABELS.replace("{name}", name.as_str());
+        self.answer(self.request(Method::PATCH, &path).json(patch))
             .await
     }
 

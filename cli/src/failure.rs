@@ -135,15 +135,19 @@ impl From<submission::Error> for Failure {
     fn from(error: submission::Error) -> Self {
         match error {
             submission::Error::NotAccepted(source) => source.into(),
-            submission::Error::Unknown(source) => {
+            submission::Error::Unknown { what, source } => {
                 let failure = Self::from(source);
                 let known = failure.message.unwrap_or_default();
-                let message = format!("it is not known whether the job was accepted: {known}");
+                let message = format!("it is not known whether {what} was accepted: {known}");
+                let hint = format!(
+                    "`{}` shows whether it was; running it again may run it twice",
+                    what.listing()
+                );
                 Self {
                     message: Some(message),
                     ..failure
                 }
-                .with_hint("`invoke jobs` shows whether it was; running it again may run it twice")
+                .with_hint(hint)
             }
         }
     }

@@ -3,6 +3,7 @@
 //! The work is one future. While a person is asked, it is not polled, so nothing is printed into the
 //! question; when they go on, it goes on where it was.
 
+use std::fmt;
 use std::io;
 use std::pin::pin;
 
@@ -10,12 +11,10 @@ use invoke_protocol::id::JobId;
 use invoke_protocol::job::CancelRequest;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::failure::chain;
 use crate::input::Input;
 use crate::printer::Printer;
-
-const QUESTION: &str = "detach (d), cancel the job (c) or go on (Enter)?";
 
 /// The signals that ask this program to end.
 pub struct Interrupts<'a> {
@@ -25,6 +24,13 @@ pub struct Interrupts<'a> {
     terminate: Signal,
     /// One that came when it could not yet be answered.
     pending: Option<Kind>,
+}
+
+/// What goes on when we leave, and can be cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Followed {
+    /// One job.
+    Job(JobId),
 }
 
 /// Which signal.
@@ -97,15 +103,15 @@ impl<'a> Interrupts<'a> {
         }
     }
 
-    /// Follows a job. On a terminal, Ctrl-C asks, and Ctrl-C again cancels the job; elsewhere, and
-    /// for SIGTERM, the job is left to itself.
+    /// Follows a job, or many. On a terminal, Ctrl-C asks, and Ctrl-C again cancels it; elsewhere, and
+    /// for SIGTERM, it is left to itself.
     ///
     /// # Errors
-    /// [`Left`] if the job goes on without us.
+    /// [`Left`] if it goes on without us.
     pub async fn following<T>(
         &mut self,
         client: &Client,
-        job: JobId,
+        followed: Followed,
         work: impl Future<Output = T>,
     ) -> Result<T, Left> {
         let mut work = pin!(work);
@@ -118,10 +124,10 @@ impl<'a> Interrupts<'a> {
                     kind = self.next() => kind,
                 },
             };
-            match self.decide(kind, cancel_requested).await {
+            match self.decide(kind, followed, cancel_requested).await {
                 Decision::GoOn => self.printer.say("going on"),
                 Decision::Detach => return Err(Left),
-                Decision::Cancel => cancel_requested = self.cancel(client, job).await,
+                Decision::Cancel => cancel_requested = self.cancel(client, followed).await,
             }
         }
     }
@@ -133,13 +139,13 @@ impl<'a> Interrupts<'a> {
         }
     }
 
-    async fn decide(&mut self, kind: Kind, cancel_requested: bool) -> Decision {
+    async fn decide(&mut self, kind: Kind, followed: Followed, cancel_requested: bool) -> Decision {
         // Whoever asks again after a cancel does not want to wait for it.
         if kind == Kind::Terminate || cancel_requested || !self.printer.can_ask() {
             return Decision::Detach;
         }
         let answer = self.input.answer();
-        self.printer.ask(QUESTION);
+        self.printer.ask(followed.question());
         let answer = tokio::select! {
             answer = answer => answer,
             kind = self.next() => {
@@ -151,23 +157,46 @@ impl<'a> Interrupts<'a> {
     }
 
     /// Whether the dispatcher took the request.
-    async fn cancel(&mut self, client: &Client, job: JobId) -> bool {
+    async fn cancel(&mut self, client: &Client, followed: Followed) -> bool {
         let asked = tokio::select! {
-            asked = client.cancel(job, CancelRequest::default()) => asked,
+            asked = followed.cancel(client) => asked,
             kind = self.next() => {
                 self.pending = Some(kind);
                 return true;
             }
         };
         match &asked {
-            Ok(_) => self.printer.say(&format!(
-                "asked for job {job} to be cancelled; once more to detach"
+            Ok(()) => self.printer.say(&format!(
+                "asked for {followed} to be cancelled; once more to detach"
             )),
             Err(error) => self
                 .printer
-                .say(&format!("job {job} cannot be cancelled: {}", chain(error))),
+                .say(&format!("{followed} cannot be cancelled: {}", chain(error))),
         }
         asked.is_ok()
+    }
+}
+
+impl Followed {
+    const fn question(self) -> &'static str {
+        match self {
+            Self::Job(_) => "detach (d), cancel the job (c) or go on (Enter)?",
+        }
+    }
+
+    async fn cancel(self, client: &Client) -> Result<(), client::Error> {
+        let how = CancelRequest::default();
+        match self {
+            Self::Job(id) => client.cancel(id, how).await.map(drop),
+        }
+    }
+}
+
+impl fmt::Display for Followed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Job(id) => write!(f, "job {id}"),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 pub mod args;
 pub mod command_line;
 pub mod environment;
+pub mod request;
 pub mod settings;
 pub mod commands;
 pub mod client;

@@ -1,78 +1,163 @@
-//! Submits a job once, however often it must be sent.
+//! Submits something once, however often it must be sent.
 
+use std::ffi::OsString;
+use std::fmt;
 use std::time::Duration;
 
-use invoke_protocol::job::{Job, JobSpec};
+use invoke_protocol::files::Files;
 use invoke_protocol::problem::ProblemCode;
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use crate::client::{self, Client};
-use crate::failure::chain;
+use crate::client;
+use crate::commands::Session;
+use crate::exit::Exit;
+use crate::failure::{Failure, chain};
+use crate::interrupt::{Interrupts, Left};
 use crate::patience::Patience;
 use crate::printer::Printer;
+use crate::upload::Upload;
 
-/// Why there is no job to follow.
+/// What is submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// One job.
+    Job,
+}
+
+/// Why there is nothing to follow.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is none.
     #[error(transparent)]
     NotAccepted(client::Error),
     /// There may be one: a request was sent and its answer never came.
-    #[error("it is not known whether the job was accepted")]
-    Unknown(#[source] client::Error),
+    #[error("it is not known whether {what} was accepted")]
+    Unknown {
+        /// What was sent.
+        what: What,
+        /// Why there is no answer.
+        #[source]
+        source: client::Error,
+    },
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Job => "the job",
+        })
+    }
+}
+
+impl What {
+    /// The command that shows whether there is one.
+    #[must_use]
+    pub const fn listing(self) -> &'static str {
+        match self {
+            Self::Job => "invoke jobs",
+        }
+    }
+
+    fn left_while_submitting(self) -> Failure {
+        let message =
+            format!("gave up while submitting; it is not known whether {self} was accepted");
+        let hint = format!("`{}` shows whether it was", self.listing());
+        Failure::new(Exit::DETACHED, message).with_hint(hint)
+    }
 }
 
 impl Error {
-    /// Whether the files of the job, which were there, are not any more.
+    /// Whether the files, which were there, are not any more.
     #[must_use]
     pub fn lacks_files(&self) -> bool {
         match self {
             Self::NotAccepted(error) => error.code() == Some(ProblemCode::FilesMissing),
-            Self::Unknown(_) => false,
+            Self::Unknown { .. } => false,
         }
     }
 }
 
-/// Submits a job, again and again with the same key while the dispatcher cannot be reached, so that
-/// an answer that was lost on the way does not make a second job.
+/// Submits something with its files, which are uploaded before. Should they be gone when it arrives, they
+/// are uploaded once more.
+///
+/// # Errors
+/// [`Failure`] if it is not submitted, or nobody knows.
+pub async fn with_files<T>(
+    what: What,
+    files: Vec<OsString>,
+    interrupts: &mut Interrupts<'_>,
+    session: &Session<'_>,
+    submit: impl AsyncFn(Option<Files>) -> Result<T, Error>,
+) -> Result<T, Failure> {
+    let nothing = |Left| left_before_submitting();
+    let mut upload = match files.is_empty() {
+        true => None,
+        false => {
+            let plan = Upload::plan(files, &session.settings, session.printer, session.now);
+            Some(interrupts.preparing(plan).await.map_err(nothing)??)
+        }
+    };
+    let mut may_repeat = upload.is_some();
+    loop {
+        let files = match &mut upload {
+            Some(upload) => {
+                let files = interrupts.preparing(upload.complete()).await;
+                Some(files.map_err(nothing)??)
+            }
+            None => None,
+        };
+        match interrupts.finishing(submit(files)).await {
+            Ok(Err(error)) if may_repeat && error.lacks_files() => may_repeat = false,
+            Ok(submitted) => return Ok(submitted?),
+            Err(Left) => return Err(what.left_while_submitting()),
+        }
+    }
+}
+
+/// Makes a call with a key, again and again while the dispatcher cannot be reached. The key is what makes
+/// that good: an answer that was lost on the way does not make a second job.
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn submit(
-    client: &Client,
-    spec: &JobSpec,
-    key: Uuid,
+pub async fn submit<T>(
+    what: What,
     retry_for: Duration,
     printer: &Printer,
-) -> Result<Job, Error> {
+    call: impl AsyncFn() -> Result<T, client::Error>,
+) -> Result<T, Error> {
     let mut patience = Patience::new(retry_for);
     let (mut in_doubt, mut announced) = (false, false);
     loop {
-        let error = match client.submit(spec, key).await {
-            Ok(job) => return Ok(job),
+        let source = match call().await {
+            Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        if !error.is_passing() {
-            // The dispatcher's own refusal of this key proves that no earlier attempt made the job.
-            let refused = matches!(error, client::Error::Refused { .. });
-            return Err(if in_doubt && !refused || error.may_have_arrived() {
-                Error::Unknown(error)
+        if !source.is_passing() {
+            // The dispatcher's own refusal of this key proves that no earlier attempt made anything.
+            let refused = matches!(source, client::Error::Refused { .. });
+            return Err(if in_doubt && !refused || source.may_have_arrived() {
+                Error::Unknown { what, source }
             } else {
-                Error::NotAccepted(error)
+                Error::NotAccepted(source)
             });
         }
-        in_doubt |= error.may_have_arrived();
+        in_doubt |= source.may_have_arrived();
         if !patience.is_left(Instant::now()) {
             return Err(if in_doubt {
-                Error::Unknown(error)
+                Error::Unknown { what, source }
             } else {
-                Error::NotAccepted(error)
+                Error::NotAccepted(source)
             });
         }
         if !std::mem::replace(&mut announced, true) {
-            printer.say(&format!("{}; trying again", chain(&error)));
+            printer.say(&format!("{}; trying again", chain(&source)));
         }
-        patience.pause(error.retry_after()).await;
+        patience.pause(source.retry_after()).await;
     }
+}
+
+/// The person left, and nothing was sent but files.
+#[must_use]
+pub fn left_before_submitting() -> Failure {
+    Failure::new(Exit::INTERRUPTED, "interrupted; nothing was submitted")
 }

@@ -63,12 +63,21 @@ pub(super) fn usage(error: &clap::Error, line: &[OsString]) -> Failure {
             message.push(line.strip_prefix("error: ").unwrap_or(line).to_owned());
         }
     }
-    let verb = verb_names()
-        .into_iter()
-        .find(|verb| line.get(1).is_some_and(|word| word == verb.as_str()));
-    let verb = verb.map(|verb| format!(" {verb}")).unwrap_or_default();
-    let help = || format!("`invoke{verb} --help` shows how it is written");
+    let help = || format!("`invoke{} --help` shows how it is written", verbs_of(line));
     Failure::new(Exit::BAD_INPUT, message.join(" ")).with_hint(hint.unwrap_or_else(help))
+}
+
+/// The subcommands that a command line begins with, each after a space.
+fn verbs_of(line: &[OsString]) -> String {
+    let (mut command, mut verbs) = (Args::command(), String::new());
+    for word in line.iter().skip(1) {
+        let Some(verb) = command.find_subcommand(word).cloned() else {
+            break;
+        };
+        verbs = format!("{verbs} {}", verb.get_name());
+        command = verb;
+    }
+    verbs
 }
 
 #[cfg(test)]

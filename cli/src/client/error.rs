@@ -87,6 +87,17 @@ impl Error {
         }
     }
 
+    /// Whether the dispatcher has no such thing.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::Refused { problem, .. } => {
+                problem.status == 404 && problem.code != ProblemCode::NoSuchRoute
+            }
+            _ => false,
+        }
+    }
+
     /// Whether nothing came back, whatever the cause.
     #[must_use]
     pub const fn is_unreachable(&self) -> bool {

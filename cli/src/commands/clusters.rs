@@ -1,6 +1,10 @@
-//! `invoke clusters`, `invoke clusters add NAME`, `invoke clusters token NAME`
+//! `invoke clusters`, `invoke clusters add NAME`, `invoke clusters label NAME`, `invoke clusters token NAME`
 
-use invoke_protocol::api::{Cluster, ClusterState, JoinInvitation};
+use std::collections::BTreeMap;
+
+use invoke_protocol::api::{AddClusterRequest, Cluster, ClusterState, JoinInvitation};
+use invoke_protocol::id::ClusterName;
+use invoke_protocol::labels::{LabelKey, LabelValue, Labels, LabelsPatch};
 use serde::Serialize;
 
 use super::Session;
@@ -32,10 +36,15 @@ struct DispatcherValues {
 pub async fn clusters(verb: Option<ClustersVerb>, session: &Session<'_>) -> Result<Exit, Failure> {
     match verb {
         None => list(session).await,
-        Some(ClustersVerb::Add { name }) => {
-            let invitation = session.client.add_cluster(name).await?;
+        Some(ClustersVerb::Add { name, labels }) => {
+            let labels = once_each(labels)?;
+            let labels = Labels::try_from(labels)
+                .map_err(|error| Failure::new(Exit::BAD_INPUT, error.to_string()))?;
+            let cluster = AddClusterRequest { name, labels };
+            let invitation = session.client.add_cluster(&cluster).await?;
             invite(&invitation, session)
         }
+        Some(ClustersVerb::Label { name, changes }) => label(&name, changes, session).await,
         Some(ClustersVerb::Token { name }) => {
             let invitation = session.client.join_token(&name).await?;
             invite(&invitation, session)
@@ -54,13 +63,20 @@ async fn list(session: &Session<'_>) -> Result<Exit, Failure> {
             .say("hint: `invoke clusters add NAME` adds one");
     } else {
         let rows: Vec<_> = list.clusters.iter().map(row).collect();
-        let headings = ["NAME", "STATE", "RUNNER", "LAST CONTACT", "PROFILES"];
+        let headings = [
+            "NAME",
+            "STATE",
+            "RUNNER",
+            "LAST CONTACT",
+            "LABELS",
+            "PROFILES",
+        ];
         session.printer.print(&table(headings, &rows))?;
     }
     Ok(Exit::SUCCESS)
 }
 
-fn row(cluster: &Cluster) -> [String; 5] {
+fn row(cluster: &Cluster) -> [String; 6] {
     let state = match cluster.state {
         ClusterState::Connected => "connected",
         ClusterState::Offline => "offline",
@@ -79,12 +95,50 @@ fn row(cluster: &Cluster) -> [String; 5] {
         cluster
             .last_contact_seconds
             .map_or_else(unknown, |seconds| format!("{seconds}s")),
+        if cluster.labels.is_empty() {
+            unknown()
+        } else {
+            cluster.labels.to_string()
+        },
         if profiles.is_empty() {
             unknown()
         } else {
             profiles.join(",")
         },
     ]
+}
+
+/// Changes labels, and prints all that there are then.
+async fn label(
+    name: &ClusterName,
+    changes: Vec<(LabelKey, Option<LabelValue>)>,
+    session: &Session<'_>,
+) -> Result<Exit, Failure> {
+    let patch = LabelsPatch(once_each(changes)?);
+    let labels = session.client.label_cluster(name, &patch).await?;
+    match session.format {
+        Format::Json => session.printer.print_json(&labels)?,
+        Format::Text if labels.is_empty() => {
+            session
+                .printer
+                .say(&format!("cluster {name} has no labels now"));
+        }
+        Format::Text => session.printer.print(&format!("{labels}\n"))?,
+    }
+    Ok(Exit::SUCCESS)
+}
+
+/// Labels by their keys. Of two values for one key it is not guessed which is meant.
+fn once_each<V>(labels: Vec<(LabelKey, V)>) -> Result<BTreeMap<LabelKey, V>, Failure> {
+    let mut by_key = BTreeMap::new();
+    for (key, value) in labels {
+        if by_key.contains_key(&key) {
+            let message = format!("the label {key} is given twice: once is enough");
+            return Err(Failure::new(Exit::BAD_INPUT, message));
+        }
+        by_key.insert(key, value);
+    }
+    Ok(by_key)
 }
 
 /// Prints the values, and nothing else, to stdout; what to do with them to stderr.

@@ -4,8 +4,7 @@ use std::ffi::OsString;
 use std::pin::pin;
 use std::time::Duration;
 
-use invoke_protocol::command::Command;
-use invoke_protocol::id::{JobId, ProfileName};
+use invoke_protocol::id::JobId;
 use invoke_protocol::job::{IfOffline, Job, JobSpec};
 use uuid::Uuid;
 
@@ -13,18 +12,17 @@ use super::Session;
 use crate::args::{Format, RunArgs, verb_names};
 use crate::command_line;
 use crate::document::JobDocument;
-use crate::environment::{Environment, Options};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::follow::Follow;
-use crate::interrupt::{Interrupts, Left};
+use crate::interrupt::{Followed, Interrupts, Left};
 use crate::notices::Notices;
 use crate::output::Output;
 use crate::patience::Patience;
 use crate::printer::Printer;
+use crate::request::JobRequest;
 use crate::stdin::{self, Stdin};
-use crate::submission;
-use crate::upload::Upload;
+use crate::submission::{self, What};
 use crate::verdict::conclude;
 
 /// A job that was accepted is followed through an outage this many times as long as a submission is
@@ -34,14 +32,10 @@ const FOLLOWING_PATIENCE: u32 = 10;
 /// What to run, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    command: Command,
-    start_within_seconds: Option<u64>,
-    run_timeout_seconds: Option<u64>,
+    job: JobRequest,
     if_offline: IfOffline,
-    wait: bool,
-    files: Vec<OsString>,
     stdin: bool,
-    environment: Environment,
+    wait: bool,
 }
 
 impl Request {
@@ -53,35 +47,17 @@ impl Request {
         let RunArgs {
             words,
             argv,
-            start_within,
-            run_timeout,
-            if_offline,
+            mut job,
             no_wait,
-            mut files,
-            mut stdin,
-            variables,
-            variable_files,
-            secrets,
-            cluster: _,
-            profile: _,
         } = args;
-        let named = files.len();
-        files.retain(|file| file != "-");
-        stdin |= files.len() < named;
-        let environment = Options {
-            variables: &variables,
-            files: &variable_files,
-            secrets: &secrets,
-        };
+        let if_offline = job.if_offline.map(IfOffline::from).unwrap_or_default();
+        let stdin = job.take_stdin();
+        let command = command_line::command(words, argv, line, &verb_names())?;
         Ok(Self {
-            command: command_line::command(words, argv, line, &verb_names())?,
-            start_within_seconds: start_within,
-            run_timeout_seconds: run_timeout,
-            if_offline: if_offline.into(),
-            wait: !no_wait,
-            files,
+            job: JobRequest::understand(command, job)?,
+            if_offline,
             stdin,
-            environment: Environment::gather(environment, |name| std::env::var_os(name))?,
+            wait: !no_wait,
         })
     }
 }
@@ -92,36 +68,21 @@ impl Request {
 /// [`Failure`] if there is no job, or no more to be known of it.
 pub async fn run(request: Request, session: &Session<'_>) -> Result<Exit, Failure> {
     let Request {
-        command,
-        start_within_seconds,
-        run_timeout_seconds,
+        job,
         if_offline,
-        wait,
-        files,
         stdin,
-        environment,
+        wait,
     } = request;
-    for notice in &environment.notices {
+    for notice in job.notices() {
         session.printer.say(notice);
     }
     let mut interrupts = catch(session)?;
     let spec = JobSpec {
-        command,
-        cluster: session.settings.cluster.clone(),
-        profile: session
-            .settings
-            .profile
-            .clone()
-            .unwrap_or_else(ProfileName::default_profile),
-        start_within_seconds,
-        run_timeout_seconds,
         if_offline,
-        files: None,
-        environment: environment.variables,
-        secrets: environment.secrets,
         stdin,
+        ..job.spec(&session.settings)
     };
-    let job = submit(spec, files, &mut interrupts, session).await?;
+    let job = submit(spec, job.files, &mut interrupts, session).await?;
     let stdin = stdin.then(|| {
         let (client, input) = (&session.client, session.input.clone());
         Stdin::new(client, job.id, input, following_time(session))
@@ -145,43 +106,22 @@ pub async fn run(request: Request, session: &Session<'_>) -> Result<Exit, Failur
     }
 }
 
-/// Submits a job with its files, which are uploaded before. Should they be gone when the job arrives, they
-/// are uploaded once more.
 async fn submit(
-    mut spec: JobSpec,
+    spec: JobSpec,
     files: Vec<OsString>,
     interrupts: &mut Interrupts<'_>,
     session: &Session<'_>,
 ) -> Result<Job, Failure> {
-    let Session {
-        client,
-        settings,
-        printer,
-        now,
-        ..
-    } = session;
-    let nothing = |Left| left_before_submitting();
-    let mut upload = match files.is_empty() {
-        true => None,
-        false => {
-            let plan = Upload::plan(files, settings, printer, *now);
-            Some(interrupts.preparing(plan).await.map_err(nothing)??)
-        }
+    let (key, retry_for) = (Uuid::now_v7(), session.settings.retry_for);
+    let submit = async |files| {
+        let spec = JobSpec {
+            files,
+            ..spec.clone()
+        };
+        let call = async || session.client.submit(&spec, key).await;
+        submission::submit(What::Job, retry_for, session.printer, call).await
     };
-    let key = Uuid::now_v7();
-    let mut may_repeat = upload.is_some();
-    loop {
-        if let Some(upload) = &mut upload {
-            let files = interrupts.preparing(upload.complete()).await;
-            spec.files = Some(files.map_err(nothing)??);
-        }
-        let submission = submission::submit(client, &spec, key, settings.retry_for, printer);
-        match interrupts.finishing(submission).await {
-            Ok(Err(error)) if may_repeat && error.lacks_files() => may_repeat = false,
-            Ok(submitted) => return Ok(submitted?),
-            Err(Left) => return Err(left_while_submitting()),
-        }
-    }
+    submission::with_files(What::Job, files, interrupts, session, submit).await
 }
 
 /// Sends a job all that it is to read.
@@ -192,7 +132,7 @@ async fn send(
     session: &Session<'_>,
 ) -> Result<(), Failure> {
     match interrupts
-        .following(&session.client, id, stdin.send())
+        .following(&session.client, Followed::Job(id), stdin.send())
         .await
     {
         Ok(sent) => sent.map_err(|error| unsent(error, id)),
@@ -232,7 +172,8 @@ async fn follow_and_send(
     }
     let follow = Follow::new(client, id, output, notices, following_patience(session));
     let follow = with_stdin(follow.to_end(), id, stdin, printer);
-    match interrupts.following(client, id, follow).await {
+    let followed = Followed::Job(id);
+    match interrupts.following(client, followed, follow).await {
         Ok(Ok((job, output))) => finish(job, output, session),
         // Only a job of ours is worth a word more: `logs -f` was given the id.
         Ok(Err(error)) if known.is_some() => Err(with_job(error.into(), id)),
@@ -344,13 +285,4 @@ fn unsent(error: stdin::Error, id: JobId) -> Failure {
 fn detached_unsent(id: JobId) -> Failure {
     let message = format!("detached; job {id} goes on, and waits for the rest of its stdin");
     Failure::new(Exit::DETACHED, message).with_hint(format!("`invoke cancel {id}` stops it"))
-}
-
-fn left_before_submitting() -> Failure {
-    Failure::new(Exit::INTERRUPTED, "interrupted; nothing was submitted")
-}
-
-fn left_while_submitting() -> Failure {
-    let message = "gave up while submitting; it is not known whether the job was accepted";
-    Failure::new(Exit::DETACHED, message).with_hint("`invoke jobs` shows whether it was")
 }

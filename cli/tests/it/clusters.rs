@@ -1,4 +1,4 @@
-//! `clusters`, `clusters add`, `clusters token`.
+//! `clusters`, `clusters add`, `clusters label`, `clusters token`.
 
 use insta::assert_snapshot;
 use invoke_protocol::api::{Cluster, ClusterList, ClusterState, JoinInvitation};
@@ -6,6 +6,7 @@ use invoke_protocol::labels::Labels;
 use invoke_protocol::problem::ProblemCode;
 use invoke_protocol::runner::ProfileSummary;
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use crate::program::{Bed, run};
 use crate::stub::Answer;
@@ -23,6 +24,10 @@ fn cluster(name: &str, state: ClusterState) -> Cluster {
         profiles: vec![],
         open_jobs: 0,
     }
+}
+
+fn labels(of: Value) -> Labels {
+    serde_json::from_value(of).unwrap()
 }
 
 fn invitation() -> JoinInvitation {
@@ -52,6 +57,7 @@ fn clusters_are_listed() {
         last_contact: Some(Timestamp::UNIX_EPOCH),
         last_contact_seconds: Some(3),
         profiles: vec![profile("default"), profile("deploy")],
+        labels: labels(json!({ "tier": "edge", "env": "prod" })),
         ..cluster("demo", ClusterState::Connected)
     };
     let clusters = vec![connected, cluster("edge-7", ClusterState::NeverConnected)];
@@ -62,9 +68,9 @@ fn clusters_are_listed() {
     assert_snapshot!(bed.transcript(&["clusters"]), @r"
     exit: 0
     --- stdout
-    NAME     STATE             RUNNER       LAST CONTACT   PROFILES
-    demo     connected         0.1.0^[[2J   3s             default,deploy
-    edge-7   never connected   -            -              -
+    NAME     STATE             RUNNER       LAST CONTACT   LABELS               PROFILES
+    demo     connected         0.1.0^[[2J   3s             env=prod,tier=edge   default,deploy
+    edge-7   never connected   -            -              -                    -
     ");
 }
 
@@ -134,4 +140,99 @@ fn a_name_that_is_taken_is_refused() {
     --- stderr
     invoke: there is a cluster demo already
     ");
+}
+
+#[test]
+fn a_new_cluster_may_have_labels() {
+    let bed = Bed::new();
+    bed.stub
+        .on("POST /v1/clusters", vec![Answer::json(201, &invitation())]);
+    let line = [
+        "clusters",
+        "add",
+        "edge-7",
+        "--label",
+        "env=prod",
+        "--label",
+        "example.com/tier=",
+    ];
+    assert!(bed.transcript(&line).starts_with("exit: 0\n"));
+    let body: Value = serde_json::from_slice(&bed.stub.seen("POST /v1/clusters")[0].body).unwrap();
+    insta::assert_json_snapshot!(body, @r#"
+    {
+      "labels": {
+        "env": "prod",
+        "example.com/tier": ""
+      },
+      "name": "edge-7"
+    }
+    "#);
+}
+
+/// As of kubectl: what has a value is set, what ends in - is removed, and the rest stays.
+#[test]
+fn labels_are_set_and_removed() {
+    let bed = Bed::new();
+    let door = "PATCH /v1/clusters/edge-7/labels";
+    let after = labels(json!({ "env": "prod", "zone": "b" }));
+    bed.stub.on(door, vec![Answer::json(200, &after)]);
+    assert_snapshot!(bed.transcript(&["clusters", "label", "edge-7", "env=prod", "tier-"]), @"
+    exit: 0
+    --- stdout
+    env=prod,zone=b
+    ");
+    let body: Value = serde_json::from_slice(&bed.stub.seen(door)[0].body).unwrap();
+    insta::assert_json_snapshot!(body, @r#"
+    {
+      "env": "prod",
+      "tier": null
+    }
+    "#);
+    bed.stub
+        .on(door, vec![Answer::json(200, &Labels::default())]);
+    assert_snapshot!(bed.transcript(&["clusters", "label", "edge-7", "env-", "zone-"]), @"
+    exit: 0
+    --- stderr
+    invoke: cluster edge-7 has no labels now
+    ");
+}
+
+#[test]
+fn labels_that_make_no_sense_are_not_sent() {
+    let bed = Bed::new();
+    let refused = [
+        &["clusters", "label", "edge-7", "env"][..],
+        &["clusters", "label", "edge-7", "env=a b"],
+        &["clusters", "label", "edge-7", "-env=a"],
+        &["clusters", "label", "edge-7"],
+        &["clusters", "label", "edge-7", "env=prod", "env-"],
+        &["clusters", "add", "edge-7", "--label", "env-"],
+    ];
+    let shown = refused.map(|line| bed.transcript(line));
+    assert_snapshot!(shown.join(""), @r#"
+    exit: 240
+    --- stderr
+    invoke: invalid value 'env' for '<KEY=VALUE|KEY->...': write KEY=VALUE to set a label, or KEY- to remove it
+    invoke: hint: `invoke clusters label --help` shows how it is written
+    exit: 240
+    --- stderr
+    invoke: invalid value 'env=a b' for '<KEY=VALUE|KEY->...': "a b" is no label value: use at most 63 letters, digits, -, _ and ., and begin and end with a letter or digit; it may be empty
+    invoke: hint: `invoke clusters label --help` shows how it is written
+    exit: 240
+    --- stderr
+    invoke: unexpected argument '-e' found
+    invoke: hint: `invoke clusters label --help` shows how it is written
+    exit: 240
+    --- stderr
+    invoke: the following required arguments were not provided: <KEY=VALUE|KEY->...
+    invoke: hint: `invoke clusters label --help` shows how it is written
+    exit: 240
+    --- stderr
+    invoke: the label env is given twice: once is enough
+    exit: 240
+    --- stderr
+    invoke: invalid value 'env-' for '--label <KEY=VALUE>': a new cluster has no label env to remove
+    invoke: hint: `invoke clusters add --help` shows how it is written
+    "#);
+    assert!(bed.stub.seen("PATCH*").is_empty());
 }

@@ -27,7 +27,7 @@ fn every_subcommand_has_a_page_with_an_example() {
             "{shown}"
         );
     }
-    for verb in ["add", "token"] {
+    for verb in ["add", "label", "token"] {
         let shown = page(&["clusters", verb, "--help"]);
         assert!(
             shown.starts_with("exit: 0\n") && shown.contains("\nExample"),

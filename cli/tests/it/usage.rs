@@ -167,7 +167,7 @@ fn options_that_make_no_sense_say_so() {
     exit: 240
     --- stderr
     invoke: invalid value 'Not A Name' for '<NAME>': "Not A Name" is not a cluster name: use 1 to 63 characters of a-z, 0-9 and -, and begin and end with a letter or digit
-    invoke: hint: `invoke clusters --help` shows how it is written
+    invoke: hint: `invoke clusters add --help` shows how it is written
     "#);
     assert_snapshot!(shown(&["jobs", "--limit", "0"]), @"
     exit: 240
