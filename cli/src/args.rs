@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use invoke_protocol::id::{ClusterName, JobId};
+use invoke_protocol::id::{ClusterName, FanOutId, JobId};
 use invoke_protocol::job::MAX_GRACE_SECONDS;
 
 use crate::exit::{self, Exit};
@@ -13,11 +13,13 @@ use crate::settings::{Layer, Origin, Sourced, parse_duration};
 
 mod run;
 mod clusters;
+mod fanouts;
 mod complaint;
 
 pub use clusters::ClustersVerb;
 pub use complaint::words_of;
-pub use run::{JobArgs, Offline, RunArgs};
+pub use fanouts::FanOutsVerb;
+pub use run::{JobArgs, ManyArgs, Offline, RunArgs};
 
 use complaint::{command_without_quotes, usage};
 
@@ -30,7 +32,8 @@ Examples:
     \"helm upgrade --install web charts/web -f values.yaml\"
   kubectl get cm x -o yaml | invoke -f - \"kubectl apply -f -\"
   invoke -o json \"kubectl version\"           one JSON document: state, exit_code, stdout, stderr
-  invoke --no-wait \"./long-job.sh\"           the job's id; `invoke logs -f ID` follows it";
+  invoke --no-wait \"./long-job.sh\"           the job's id; `invoke logs -f ID` follows it
+  invoke -l env=prod \"kubectl version\"       on all clusters with this label";
 
 const SETTINGS: &str = "\
 Settings:
@@ -185,6 +188,21 @@ pub enum Verb {
         grace: Option<u64>,
         /// The job
         id: JobId,
+    },
+    /// List commands that run on many clusters, show one, or let it go on
+    #[command(
+        after_help = "Examples:\n  invoke fanouts\n  invoke fanouts 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10\n  invoke fanouts 0197c1f0-5a3e-7c22-9d1b-3f2a9c8e4b10 retry-failed"
+    )]
+    Fanouts {
+        /// How many, the newest first
+        #[arg(long, value_name = "COUNT", default_value_t = 50, conflicts_with = "id",
+              value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+        /// Show this one, with every cluster and every step
+        id: Option<FanOutId>,
+        /// What to do with it
+        #[command(subcommand)]
+        verb: Option<FanOutsVerb>,
     },
     /// List clusters, add one, or label one
     #[command(

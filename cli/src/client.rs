@@ -20,6 +20,7 @@ use crate::settings::Settings;
 
 mod error;
 mod event_stream;
+mod fanouts;
 mod names;
 mod uploads;
 mod unreachable;

@@ -12,12 +12,14 @@ use crate::printer::Printer;
 use crate::settings::{Places, Settings};
 
 pub mod run;
+pub mod fanout;
 pub mod result;
 pub mod logs;
 pub mod artifacts;
 pub mod jobs;
 pub mod why;
 pub mod cancel;
+pub mod fanouts;
 pub mod clusters;
 pub mod version;
 
@@ -74,7 +76,10 @@ pub async fn dispatch(
         ..
     } = args;
     let task = match verb {
-        None => Task::Run(run::Request::understand(run_args, line)?),
+        None => match run_args.many.selector.clone() {
+            Some(selector) => Task::FanOut(fanout::Request::understand(run_args, selector, line)?),
+            None => Task::Run(run::Request::understand(run_args, line)?),
+        },
         Some(verb) => Task::Verb(verb),
     };
     let settings = Settings::resolve(flags, &Places::of_process())?;
@@ -90,21 +95,33 @@ pub async fn dispatch(
     };
     match task {
         Task::Run(request) => run::run(request, &session).await,
+        Task::FanOut(request) => fanout::run(request, &session).await,
         Task::Verb(Verb::Result { id }) => result::result(id, &session).await,
-        Task::Verb(Verb::Logs(args)) => logs::logs(args, &session).await,
-        Task::Verb(Verb::Artifacts { id, verb: None }) => artifacts::list(id, &session).await,
+        Task::Verb(Verb::Logs(args)) => {
+            fanouts::explained(args.id, logs::logs(args, &session), &session).await
+        }
+        Task::Verb(Verb::Artifacts { id, verb: None }) => {
+            fanouts::explained(id, artifacts::list(id, &session), &session).await
+        }
         Task::Verb(Verb::Artifacts {
             id,
             verb: Some(verb),
-        }) => artifacts::get(id, verb, &session).await,
-        Task::Verb(Verb::Jobs { id: Some(id), .. }) => jobs::one(id, &session).await,
+        }) => fanouts::explained(id, artifacts::get(id, verb, &session), &session).await,
+        Task::Verb(Verb::Jobs { id: Some(id), .. }) => {
+            fanouts::explained(id, jobs::one(id, &session), &session).await
+        }
         Task::Verb(Verb::Jobs {
             id: None,
             cluster,
             limit,
         }) => jobs::list(cluster, limit, &session).await,
-        Task::Verb(Verb::Why { id }) => why::why(id, &session).await,
+        Task::Verb(Verb::Why { id }) => {
+            fanouts::explained(id, why::why(id, &session), &session).await
+        }
         Task::Verb(Verb::Cancel { id, grace }) => cancel::cancel(id, grace, &session).await,
+        Task::Verb(Verb::Fanouts { id, verb, limit }) => {
+            fanouts::fanouts(id, verb, limit, &session).await
+        }
         Task::Verb(Verb::Clusters { verb }) => clusters::clusters(verb, &session).await,
         Task::Verb(Verb::Version) => version::version(format, printer),
     }
@@ -112,5 +129,6 @@ pub async fn dispatch(
 
 enum Task {
     Run(run::Request),
+    FanOut(fanout::Request),
     Verb(Verb),
 }

@@ -169,7 +169,7 @@ impl JobDocument {
     }
 }
 
-fn encode(bytes: Vec<u8>) -> (String, Encoding) {
+pub(crate) fn encode(bytes: Vec<u8>) -> (String, Encoding) {
     match String::from_utf8(bytes) {
         Ok(text) => (text, Encoding::Utf8),
         Err(error) => (STANDARD.encode(error.as_bytes()), Encoding::Base64),

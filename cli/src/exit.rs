@@ -4,6 +4,7 @@
 //! those too: where that matters, `-o json` tells them apart, because only a command that ended has an
 //! `exit_code` there, and only our own failures print a line that begins with `invoke: `.
 
+use invoke_protocol::fanout::{ChildStateName, FanOut, FanOutStateName};
 use invoke_protocol::job::Job;
 use invoke_protocol::state::StateName;
 
@@ -14,6 +15,8 @@ pub struct Exit(u8);
 impl Exit {
     /// All is well.
     pub const SUCCESS: Self = Self(0);
+    /// Of a command on many clusters: it did not succeed on all of them, or stopped.
+    pub const INCOMPLETE: Self = Self(1);
     /// What was asked for makes no sense: usage, or an unknown cluster, profile or job.
     pub const BAD_INPUT: Self = Self(240);
     /// There is no dispatcher to talk to: not reachable, certificate not trusted, or not one of ours.
@@ -66,6 +69,28 @@ impl Exit {
     }
 }
 
+impl Exit {
+    /// What a command on many clusters makes us exit with, once it is over. A cluster that was left out because
+    /// it was offline, and that was to be no failure, does not count; but one at least must have succeeded.
+    ///
+    /// One that is not over is [`Exit::DETACHED`].
+    #[must_use]
+    pub fn of_fanout(fanout: &FanOut) -> Self {
+        let is = |child: ChildStateName| fanout.clusters.iter().any(|one| one.state == child);
+        let is_well = |child: ChildStateName| {
+            matches!(child, ChildStateName::Succeeded | ChildStateName::Skipped)
+        };
+        let all_well = fanout.clusters.iter().all(|one| is_well(one.state));
+        match fanout.state {
+            FanOutStateName::Cancelled => Self::CANCELLED,
+            state if !state.is_over() => Self::DETACHED,
+            FanOutStateName::Stopped => Self::INCOMPLETE,
+            _ if all_well && is(ChildStateName::Succeeded) => Self::SUCCESS,
+            _ => Self::INCOMPLETE,
+        }
+    }
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.0)
@@ -86,7 +111,8 @@ Exit codes:
   247  lost: the command was permitted to start, and nobody knows how it ended
   248  detached, or not over yet: the job goes on without us
   249  internal: an answer that makes no sense
-  130  interrupted while files were packed or uploaded: nothing was submitted
+  1    with -l: the command did not succeed on all clusters, or it stopped before
+  130  interrupted, or answered with no, before anything was submitted
   141  whoever read our output has gone, as in `invoke … | head -1`; the job goes on
   A command may exit with any of these itself: `-o json` tells them apart.";
 

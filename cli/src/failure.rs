@@ -5,8 +5,8 @@ use invoke_protocol::problem::{Problem, ProblemCode};
 
 use crate::exit::Exit;
 use crate::{
-    client, command_line, environment, files, follow, output, printer, settings, stdin, submission,
-    upload,
+    client, command_line, environment, fanout, files, follow, output, printer, settings, stdin,
+    submission, upload,
 };
 
 /// The end of the program, with its words.
@@ -170,6 +170,21 @@ impl From<follow::Error> for Failure {
     }
 }
 
+impl From<fanout::Error> for Failure {
+    fn from(error: fanout::Error) -> Self {
+        match error {
+            fanout::Error::Client(source) => source.into(),
+            fanout::Error::Output(source) => source.into(),
+            fanout::Error::GaveUp { fanout, ref source } => {
+                let why = chain(source);
+                let message = format!("fan-out {fanout} goes on without us: {why}");
+                Self::new(Exit::DETACHED, message)
+                    .with_hint(format!("`invoke fanouts {fanout} follow` follows it again"))
+            }
+        }
+    }
+}
+
 impl From<stdin::Error> for Failure {
     fn from(error: stdin::Error) -> Self {
         let message = chain(&error);
@@ -187,6 +202,8 @@ impl From<output::Error> for Failure {
     fn from(error: output::Error) -> Self {
         match error {
             output::Error::Print(source) => source.into(),
+            output::Error::Spool(_) => Self::new(Exit::INTERNAL, chain(&error))
+                .with_hint("TMPDIR says where there is more room"),
             mismatch @ output::Error::Mismatch { .. } => {
                 Self::new(Exit::INTERNAL, mismatch.to_string())
             }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use invoke_protocol::api::{JobEvent, JobQuery};
 use invoke_protocol::id::JobId;
 use invoke_protocol::job::Job;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::{self, Client, LONG_POLL_SECONDS, StreamError};
@@ -43,6 +44,8 @@ pub struct Follow<'a> {
     patience: Patience,
     /// Whether the dispatcher has answered before: then its name and its certificate were right.
     reached: bool,
+    /// Who may hold a piece of stored output, if there are others beside this one.
+    turns: Option<&'a Semaphore>,
 }
 
 /// Why a job is no longer followed. It goes on.
@@ -95,6 +98,16 @@ impl<'a> Follow<'a> {
             notices,
             patience,
             reached: false,
+            turns: None,
+        }
+    }
+
+    /// The same beside others, which do not all hold a piece of stored output at the same time.
+    #[must_use]
+    pub fn taking_turns(self, turns: &'a Semaphore) -> Self {
+        Self {
+            turns: Some(turns),
+            ..self
         }
     }
 
@@ -256,6 +269,10 @@ impl<'a> Follow<'a> {
     /// Takes the output that is known to be stored, up to a position at least.
     async fn take_stored(&mut self, log_bytes: u64) -> Result<(), Error> {
         while self.output.position() < log_bytes {
+            let _turn = match self.turns {
+                Some(turns) => turns.acquire().await.ok(),
+                None => None,
+            };
             let call = self.client.output(self.job, self.output.position());
             let log = meanwhile(&mut self.notices, call)
                 .await

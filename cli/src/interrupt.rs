@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::pin::pin;
 
-use invoke_protocol::id::JobId;
+use invoke_protocol::id::{FanOutId, JobId};
 use invoke_protocol::job::CancelRequest;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -31,6 +31,8 @@ pub struct Interrupts<'a> {
 pub enum Followed {
     /// One job.
     Job(JobId),
+    /// One command on many clusters.
+    FanOut(FanOutId),
 }
 
 /// Which signal.
@@ -181,6 +183,7 @@ impl Followed {
     const fn question(self) -> &'static str {
         match self {
             Self::Job(_) => "detach (d), cancel the job (c) or go on (Enter)?",
+            Self::FanOut(_) => "detach (d), cancel it on all clusters (c) or go on (Enter)?",
         }
     }
 
@@ -188,6 +191,7 @@ impl Followed {
         let how = CancelRequest::default();
         match self {
             Self::Job(id) => client.cancel(id, how).await.map(drop),
+            Self::FanOut(id) => client.cancel_fanout(id, how).await.map(drop),
         }
     }
 }
@@ -196,6 +200,7 @@ impl fmt::Display for Followed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Job(id) => write!(f, "job {id}"),
+            Self::FanOut(id) => write!(f, "fan-out {id}"),
         }
     }
 }

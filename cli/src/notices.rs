@@ -20,6 +20,8 @@ const REMEMBERED: usize = 8;
 /// Tells a person about one job.
 pub struct Notices<'a> {
     printer: &'a Printer,
+    /// Whether there are others beside it: then only what is wrong with it is told.
+    is_one_of_many: bool,
     quiet_until: Instant,
     later: Option<Ordinary>,
     said: VecDeque<String>,
@@ -57,12 +59,23 @@ impl<'a> Notices<'a> {
         };
         Self {
             printer,
+            is_one_of_many: false,
             quiet_until: Instant::now() + quiet,
             later: None,
             said: VecDeque::new(),
             lost_contact: false,
             cut_before: false,
             cut_said: false,
+        }
+    }
+
+    /// For one of many jobs that are followed side by side. Whoever follows them all tells of the connection, and
+    /// of what is ordinary.
+    #[must_use]
+    pub fn of_one_of_many(printer: &'a Printer) -> Self {
+        Self {
+            is_one_of_many: true,
+            ..Self::new(printer)
         }
     }
 
@@ -77,6 +90,7 @@ impl<'a> Notices<'a> {
         }
         match notice(job) {
             Some(Notice::AtOnce(line)) => self.say(line),
+            _ if self.is_one_of_many => {}
             Some(Notice::Later(ordinary)) => self.later = Some(ordinary),
             None => self.printer.clear_status(),
         }
@@ -86,6 +100,9 @@ impl<'a> Notices<'a> {
     /// said at once; later ones only if they last, because some proxies cut every connection now and
     /// then.
     pub fn cut(&mut self, failed_attempts: u32) {
+        if self.is_one_of_many {
+            return;
+        }
         let is_new = failed_attempts <= 1;
         if is_new && !self.cut_before || failed_attempts == 3 && !self.cut_said {
             self.printer.say("reconnecting to the dispatcher…");

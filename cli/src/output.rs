@@ -13,8 +13,9 @@ use invoke_protocol::job::{Completeness, Job};
 use invoke_protocol::output::{FRAME_HEADER_BYTES, Stream, StreamSummary, frames};
 use jiff::Timestamp;
 
+use crate::door::Door;
+use crate::fanout::{ClusterLines, Spool};
 use crate::printer::{self, Printer, write_and_flush};
-use crate::terminal::Sanitiser;
 use crate::view::View;
 
 /// Stored output of one stream is written in pieces of about this length.
@@ -30,6 +31,7 @@ pub struct Output<'a> {
     position: u64,
     stdout: Tally,
     stderr: Tally,
+    first_error: FirstLine,
 }
 
 enum Destination<'a> {
@@ -39,21 +41,24 @@ enum Destination<'a> {
         stdout: Door,
         stderr: Door,
     },
+    /// To our own streams, line by line beside the lines of other clusters.
+    Lines(ClusterLines<'a>),
+    /// Aside, to be compared with what other clusters printed.
+    Spool(Spool),
     /// Into memory, for one document at the end.
     Memory { stdout: Vec<u8>, stderr: Vec<u8> },
-}
-
-/// What leads to a stream of our own.
-enum Door {
-    /// As they are: a pipe, a file, or a terminal that is to obey.
-    Bytes,
-    /// Made visible: a terminal.
-    Visible(Sanitiser),
 }
 
 struct Tally {
     bytes: u64,
     digest: digest::Context,
+}
+
+/// The first line of a stream that is not blank, as far as it is shown in a table.
+#[derive(Default)]
+struct FirstLine {
+    bytes: Vec<u8>,
+    is_whole: bool,
 }
 
 /// Why output cannot be taken.
@@ -62,6 +67,9 @@ pub enum Error {
     /// Our own streams refuse it.
     #[error(transparent)]
     Print(#[from] printer::Error),
+    /// There is no room for it.
+    #[error("output cannot be kept in {}", std::env::temp_dir().display())]
+    Spool(#[source] io::Error),
     /// What arrived is not what the command printed, though everyone says that it is complete.
     #[error(
         "OUTPUT IS WRONG: {stream} came to {got_bytes} bytes (sha256 {got_sha256}), \
@@ -102,6 +110,18 @@ impl<'a> Output<'a> {
         })
     }
 
+    /// Prints it as lines beside those of other clusters.
+    #[must_use]
+    pub fn to_lines(lines: ClusterLines<'a>) -> Self {
+        Self::new(Destination::Lines(lines))
+    }
+
+    /// Keeps it aside, without limit, until the end.
+    #[must_use]
+    pub fn to_spool() -> Self {
+        Self::new(Destination::Spool(Spool::default()))
+    }
+
     fn new(destination: Destination<'a>) -> Self {
         Self {
             destination,
@@ -110,6 +130,7 @@ impl<'a> Output<'a> {
             position: 0,
             stdout: Tally::new(),
             stderr: Tally::new(),
+            first_error: FirstLine::default(),
         }
     }
 
@@ -213,6 +234,10 @@ impl<'a> Output<'a> {
                 printer.leave_colours(stdout.is_coloured() || stderr.is_coloured());
                 write_now(stream, shown).await?;
             }
+            (Destination::Lines(lines), stream) => lines.take(stream, wanted).await?,
+            (Destination::Spool(spool), stream) => {
+                spool.take(stream, wanted).map_err(Error::Spool)?;
+            }
             (Destination::Memory { stdout, .. }, Stream::Stdout) => {
                 stdout.extend_from_slice(wanted);
             }
@@ -222,7 +247,10 @@ impl<'a> Output<'a> {
         }
         match stream {
             Stream::Stdout => self.stdout.add(bytes),
-            Stream::Stderr => self.stderr.add(bytes),
+            Stream::Stderr => {
+                self.stderr.add(bytes);
+                self.first_error.add(bytes);
+            }
         }
         Ok(())
     }
@@ -232,19 +260,22 @@ impl<'a> Output<'a> {
     /// # Errors
     /// [`Error::Print`].
     pub async fn end(&mut self) -> Result<(), Error> {
-        if let Destination::Streams {
-            printer,
-            stdout,
-            stderr,
-        } = &mut self.destination
-        {
-            for (stream, door) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
-                let shown = door.end();
-                if !shown.is_empty() {
-                    write_now(stream, shown).await?;
+        match &mut self.destination {
+            Destination::Streams {
+                printer,
+                stdout,
+                stderr,
+            } => {
+                for (stream, door) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
+                    let shown = door.end();
+                    if !shown.is_empty() {
+                        write_now(stream, shown).await?;
+                    }
                 }
+                printer.leave_colours(false);
             }
-            printer.leave_colours(false);
+            Destination::Lines(lines) => lines.end().await?,
+            Destination::Spool(_) | Destination::Memory { .. } => {}
         }
         Ok(())
     }
@@ -272,39 +303,34 @@ impl<'a> Output<'a> {
     #[must_use]
     pub fn into_memory(self) -> (Vec<u8>, Vec<u8>) {
         match self.destination {
-            Destination::Streams { .. } => (Vec::new(), Vec::new()),
             Destination::Memory { stdout, stderr } => (stdout, stderr),
-        }
-    }
-}
-
-impl Door {
-    fn of(is_guarded: bool) -> Self {
-        match is_guarded {
-            true => Self::Visible(Sanitiser::default()),
-            false => Self::Bytes,
+            _ => (Vec::new(), Vec::new()),
         }
     }
 
-    fn show(&mut self, bytes: &[u8]) -> Vec<u8> {
-        match self {
-            Self::Bytes => bytes.to_vec(),
-            Self::Visible(sanitiser) => sanitiser.show(bytes).into_bytes(),
+    /// What was kept aside; empty if it was not.
+    #[must_use]
+    pub fn into_spool(self) -> Spool {
+        match self.destination {
+            Destination::Spool(spool) => spool,
+            _ => Spool::default(),
         }
     }
 
-    fn end(&mut self) -> Vec<u8> {
-        match self {
-            Self::Bytes => Vec::new(),
-            Self::Visible(sanitiser) => sanitiser.end().into_bytes(),
-        }
+    /// The first line of stderr, its beginning if it is long; empty if there is none.
+    #[must_use]
+    pub fn first_error(&self) -> String {
+        String::from_utf8_lossy(&self.first_error.bytes).into_owned()
     }
 
-    const fn is_coloured(&self) -> bool {
-        match self {
-            Self::Bytes => false,
-            Self::Visible(sanitiser) => sanitiser.is_coloured(),
-        }
+    /// What a stream came to so far: its digest.
+    #[must_use]
+    pub fn sha256(&self, stream: Stream) -> Vec<u8> {
+        let tally = match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        };
+        tally.digest.clone().finish().as_ref().to_vec()
     }
 }
 
@@ -343,9 +369,30 @@ impl Tally {
     }
 }
 
+impl FirstLine {
+    const MOST_BYTES: usize = 256;
+
+    fn add(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.is_whole {
+                return;
+            }
+            let room = Self::MOST_BYTES - self.bytes.len();
+            let text = part.strip_suffix(b"\n").unwrap_or(part);
+            self.bytes.extend_from_slice(&text[..text.len().min(room)]);
+            if part.ends_with(b"\n") {
+                self.is_whole = !self.bytes.trim_ascii().is_empty();
+                if !self.is_whole {
+                    self.bytes.clear();
+                }
+            }
+        }
+    }
+}
+
 /// Writes to a stream of our own, on a thread that may block: a pager that is not read must not keep
 /// signals from being heard.
-async fn write_now(stream: Stream, bytes: Vec<u8>) -> Result<(), Error> {
+pub(crate) async fn write_now(stream: Stream, bytes: Vec<u8>) -> Result<(), printer::Error> {
     let name = match stream {
         Stream::Stdout => "stdout",
         Stream::Stderr => "stderr",
@@ -358,7 +405,7 @@ async fn write_now(stream: Stream, bytes: Vec<u8>) -> Result<(), Error> {
     let written = written
         .await
         .unwrap_or_else(|panic| Err(io::Error::other(panic)));
-    Ok(written.map_err(|source| printer::Error::of(name, source))?)
+    written.map_err(|source| printer::Error::of(name, source))
 }
 
 /// A digest as it is written everywhere.

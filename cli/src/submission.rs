@@ -22,6 +22,8 @@ use crate::upload::Upload;
 pub enum What {
     /// One job.
     Job,
+    /// One command for many clusters.
+    FanOut,
 }
 
 /// Why there is nothing to follow.
@@ -45,6 +47,7 @@ impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Job => "the job",
+            Self::FanOut => "the command",
         })
     }
 }
@@ -55,6 +58,7 @@ impl What {
     pub const fn listing(self) -> &'static str {
         match self {
             Self::Job => "invoke jobs",
+            Self::FanOut => "invoke fanouts",
         }
     }
 

@@ -7,7 +7,7 @@
 //!
 //! - printable text, line ends and tabs;
 //! - colours: `ESC [ … m` with short numbers. They can make text hard to see, but never change what is
-//!   there. `NO_COLOR` is no reason to take them away: it asks programs to add none, and we add none;
+//!   there. `NO_COLOR` is no reason to take them away: it asks programs to add none, and we add none then;
 //!   whether the command does is its own decision, in its own environment.
 //!
 //! Everything else is shown instead of obeyed:

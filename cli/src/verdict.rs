@@ -78,7 +78,8 @@ pub fn sentence(job: &Job) -> Option<String> {
     }
 }
 
-fn incomplete(job: &Job, taken_bytes: u64) -> Option<String> {
+/// What is to be said of output of which some is missing.
+pub(crate) fn incomplete(job: &Job, taken_bytes: u64) -> Option<String> {
     if job.output_complete != Some(Completeness::No) {
         return None;
     }

@@ -1,13 +1,17 @@
-//! What to run, where and how: `invoke COMMAND`.
+//! What to run, where and how: `invoke COMMAND`, and what a schedule has of that.
 
 use std::ffi::OsString;
 
 use clap::ValueEnum;
+use invoke_protocol::fanout::{FailureBudget, OfflineClusters, OnStop, Share};
+use invoke_protocol::id::ClusterName;
 use invoke_protocol::job::IfOffline;
+use invoke_protocol::selector::Selector;
 
 use super::whole_seconds;
 
 const GIVEN: &str = "What the command gets";
+const MANY: &str = "Many clusters";
 
 /// What to run, where and how.
 #[derive(Debug, clap::Args)]
@@ -24,9 +28,33 @@ pub struct RunArgs {
     #[command(flatten)]
     pub job: JobArgs,
 
+    /// Let the command read this program's stdin, as it comes; also: -f -
+    ///
+    /// Without, the command reads nothing.
+    #[arg(long, help_heading = GIVEN)]
+    pub stdin: bool,
+
     /// Print the job's id and leave
     #[arg(long)]
     pub no_wait: bool,
+
+    /// Over many clusters.
+    #[command(flatten)]
+    pub many: ManyArgs,
+
+    /// Do not ask, also if it runs on more than one cluster and does not only read
+    #[arg(short, long, help_heading = MANY, hide_short_help = true)]
+    pub yes: bool,
+
+    /// Print which clusters it would run on, and in which order; run nothing
+    #[arg(long, help_heading = MANY, hide_short_help = true)]
+    pub dry_run: bool,
+
+    /// Print at the end what they printed, once for all clusters that printed the same
+    ///
+    /// Meanwhile a terminal is shown how far it is. Until then output is kept in temporary files.
+    #[arg(long, help_heading = MANY, hide_short_help = true)]
+    pub group: bool,
 }
 
 /// What a job gets.
@@ -53,10 +81,12 @@ pub struct JobArgs {
     #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
     pub run_timeout: Option<u64>,
 
-    /// While its cluster is offline: wait for it, or fail [default: wait]
+    /// If a cluster is offline: wait, fail or, with -l, skip [default: wait]
     ///
-    /// A job that waits does so until its start deadline. `fail` exits with 244, and there is no job.
-    #[arg(long, value_name = "wait|fail", hide_possible_values = true)]
+    /// A job that waits does so until its start deadline. `fail` exits with 244, and there is no job. With -l,
+    /// a cluster that waits does so when its turn comes, while others overtake it; one that is skipped is no
+    /// failure.
+    #[arg(long, value_name = "HOW", hide_possible_values = true)]
     pub if_offline: Option<Offline>,
 
     /// Attach a file or folder, which the command finds in its folder
@@ -72,12 +102,6 @@ pub struct JobArgs {
         help_heading = GIVEN
     )]
     pub files: Vec<OsString>,
-
-    /// Let the command read this program's stdin, as it comes; also: -f -
-    ///
-    /// Without, the command reads nothing.
-    #[arg(long, help_heading = GIVEN)]
-    pub stdin: bool,
 
     /// Set a variable of the command [default value: the one it has here]
     ///
@@ -97,20 +121,89 @@ pub struct JobArgs {
     pub secrets: Vec<OsString>,
 }
 
+/// Which clusters, how many at once, and when to stop.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ManyArgs {
+    /// Run on all clusters with these labels, as in -l env=prod,tier!=edge
+    ///
+    /// As of kubectl: KEY=VALUE, KEY!=VALUE, KEY, !KEY, KEY in (A,B), KEY notin (A,B); all of them must be true.
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "cluster", help_heading = MANY)]
+    pub selector: Option<Selector>,
+
+    /// Run on this cluster first, and on others only when it has succeeded; may be repeated
+    #[arg(long, value_name = "NAME", help_heading = MANY, hide_short_help = true)]
+    pub canary: Vec<ClusterName>,
+
+    /// Run on so many at once, or on so many per cent of them [default: on all]
+    #[arg(long, value_name = "COUNT|PERCENT%", help_heading = MANY, hide_short_help = true)]
+    pub concurrency: Option<Share>,
+
+    /// Begin with one, and allow one more with each success, up to --concurrency
+    #[arg(long, help_heading = MANY, hide_short_help = true)]
+    pub ramp: bool,
+
+    /// Stop when more than so many have failed, or so many per cent [default: only after a canary]
+    #[arg(long, value_name = "COUNT|PERCENT%", help_heading = MANY, hide_short_help = true)]
+    pub max_failures: Option<FailureBudget>,
+
+    /// When it stops, let those that are running finish, or cancel them [default: finish]
+    #[arg(
+        long,
+        value_name = "finish|cancel",
+        hide_possible_values = true,
+        help_heading = MANY,
+        hide_short_help = true
+    )]
+    pub on_stop: Option<AtStop>,
+}
+
 /// What to do about a cluster whose runner does not speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Offline {
     /// Wait for it
     Wait,
+    /// Leave it out
+    Skip,
     /// Run nothing
     Fail,
 }
 
-impl From<Offline> for IfOffline {
+impl From<Offline> for OfflineClusters {
     fn from(offline: Offline) -> Self {
         match offline {
             Offline::Wait => Self::Wait,
+            Offline::Skip => Self::Skip,
             Offline::Fail => Self::Fail,
+        }
+    }
+}
+
+impl Offline {
+    /// What a single job does; `None` for what makes sense of many clusters only.
+    #[must_use]
+    pub const fn of_one(self) -> Option<IfOffline> {
+        match self {
+            Self::Wait => Some(IfOffline::Wait),
+            Self::Skip => None,
+            Self::Fail => Some(IfOffline::Fail),
+        }
+    }
+}
+
+/// What to do with clusters that are running when it stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AtStop {
+    /// Let them finish
+    Finish,
+    /// Cancel them
+    Cancel,
+}
+
+impl From<AtStop> for OnStop {
+    fn from(stop: AtStop) -> Self {
+        match stop {
+            AtStop::Finish => Self::Finish,
+            AtStop::Cancel => Self::Cancel,
         }
     }
 }
@@ -122,9 +215,25 @@ impl RunArgs {
             words: _,
             argv: _,
             job,
+            stdin,
             no_wait,
+            many,
+            yes,
+            dry_run,
+            group,
         } = self;
-        job.first_given().or(no_wait.then_some("--no-wait"))
+        let own = [
+            ("--stdin", *stdin),
+            ("--no-wait", *no_wait),
+            ("--yes", *yes),
+            ("--dry-run", *dry_run),
+            ("--group", *group),
+        ];
+        let own = own.into_iter().find(|(_, given)| *given);
+        job.first_given()
+            .or_else(|| own.map(|(name, _)| name))
+            .or_else(|| many.selector.as_ref().map(|_| "--selector"))
+            .or_else(|| many.first_given())
     }
 }
 
@@ -137,7 +246,6 @@ impl JobArgs {
             run_timeout,
             if_offline,
             files,
-            stdin,
             variables,
             variable_files,
             secrets,
@@ -149,7 +257,6 @@ impl JobArgs {
             ("--run-timeout", run_timeout.is_some()),
             ("--if-offline", if_offline.is_some()),
             ("--file", !files.is_empty()),
-            ("--stdin", *stdin),
             ("--env", !variables.is_empty()),
             ("--env-file", !variable_files.is_empty()),
             ("--secret", !secrets.is_empty()),
@@ -158,11 +265,35 @@ impl JobArgs {
         first.map(|(name, _)| name)
     }
 
-    /// Whether the command is to read this program's stdin; the rest of the files stays.
+    /// Takes `-f -`, which means stdin, out of the files; whether it was there.
     #[must_use]
     pub fn take_stdin(&mut self) -> bool {
         let named = self.files.len();
         self.files.retain(|file| file != "-");
-        self.stdin || self.files.len() < named
+        self.files.len() < named
+    }
+}
+
+impl ManyArgs {
+    /// The first option besides the selector that was given; it means nothing without one.
+    #[must_use]
+    pub fn first_given(&self) -> Option<&'static str> {
+        let Self {
+            selector: _,
+            canary,
+            concurrency,
+            ramp,
+            max_failures,
+            on_stop,
+        } = self;
+        let options = [
+            ("--canary", !canary.is_empty()),
+            ("--concurrency", concurrency.is_some()),
+            ("--ramp", *ramp),
+            ("--max-failures", max_failures.is_some()),
+            ("--on-stop", on_stop.is_some()),
+        ];
+        let first = options.into_iter().find(|(_, given)| *given);
+        first.map(|(name, _)| name)
     }
 }

@@ -1,4 +1,4 @@
-//! `invoke cancel ID`
+//! `invoke cancel ID`, of a job; for a command on many clusters see [`super::fanouts`]
 //!
 //! Three stages, each said as it comes: the dispatcher has the request, the pod has the order, the
 //! command is dead.
@@ -12,9 +12,9 @@ use invoke_protocol::state::{Started, StateName};
 
 use tokio::time::Instant;
 
-use super::Session;
+use super::{Session, fanouts};
 use crate::args::Format;
-use crate::client::LONG_POLL_SECONDS;
+use crate::client::{self, LONG_POLL_SECONDS};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::patience::Patience;
@@ -35,7 +35,15 @@ pub async fn cancel(
     grace_seconds: Option<u64>,
     session: &Session<'_>,
 ) -> Result<Exit, Failure> {
-    let asked = ask(id, CancelRequest { grace_seconds }, session).await?;
+    let asked = match ask(id, CancelRequest { grace_seconds }, session).await {
+        Ok(asked) => asked,
+        Err(error) => {
+            return match fanouts::in_place_of_job(id, &error, session).await {
+                Some(fanout) => fanouts::cancel(fanout.id, grace_seconds, session).await,
+                None => Err(error.into()),
+            };
+        }
+    };
     let mut stages = Stages::new(grace_seconds, session.printer);
     stages.observe(&asked);
     let job = await_end(asked, &mut stages, session).await?;
@@ -53,7 +61,11 @@ pub async fn cancel(
 }
 
 /// Asks until there is an answer: the same request again changes nothing.
-async fn ask(id: JobId, request: CancelRequest, session: &Session<'_>) -> Result<Job, Failure> {
+async fn ask(
+    id: JobId,
+    request: CancelRequest,
+    session: &Session<'_>,
+) -> Result<Job, client::Error> {
     let mut patience = Patience::new(session.settings.retry_for);
     loop {
         match session.client.cancel(id, request).await {
@@ -61,7 +73,7 @@ async fn ask(id: JobId, request: CancelRequest, session: &Session<'_>) -> Result
             Err(error) if error.is_passing() && patience.is_left(Instant::now()) => {
                 patience.pause(error.retry_after()).await;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
 }

@@ -9,7 +9,7 @@ use invoke_protocol::job::{IfOffline, Job, JobSpec};
 use uuid::Uuid;
 
 use super::Session;
-use crate::args::{Format, RunArgs, verb_names};
+use crate::args::{Format, Offline, RunArgs, verb_names};
 use crate::command_line;
 use crate::document::JobDocument;
 use crate::exit::Exit;
@@ -42,16 +42,32 @@ impl Request {
     /// Makes sense of the arguments. The cluster and the profile are settings.
     ///
     /// # Errors
-    /// [`Failure`] for words that are no command, and variables that are none.
+    /// [`Failure`] for words that are no command, variables that are none, and options that are for many
+    /// clusters.
     pub fn understand(args: RunArgs, line: &[OsString]) -> Result<Self, Failure> {
         let RunArgs {
             words,
             argv,
             mut job,
+            stdin,
             no_wait,
+            many,
+            yes,
+            dry_run,
+            group,
         } = args;
-        let if_offline = job.if_offline.map(IfOffline::from).unwrap_or_default();
-        let stdin = job.take_stdin();
+        let of_many = [("--yes", yes), ("--dry-run", dry_run), ("--group", group)];
+        let of_many = of_many.into_iter().find(|(_, given)| *given);
+        let of_many = many.first_given().or(of_many.map(|(name, _)| name));
+        if let Some(name) = of_many {
+            return Err(only_for_many(name));
+        }
+        let if_offline = match job.if_offline.map(Offline::of_one) {
+            None => IfOffline::Wait,
+            Some(Some(if_offline)) => if_offline,
+            Some(None) => return Err(only_for_many("--if-offline skip")),
+        };
+        let stdin = job.take_stdin() || stdin;
         let command = command_line::command(words, argv, line, &verb_names())?;
         Ok(Self {
             job: JobRequest::understand(command, job)?,
@@ -225,7 +241,7 @@ pub(super) fn following_patience(session: &Session<'_>) -> Patience {
     Patience::new(following_time(session))
 }
 
-fn following_time(session: &Session<'_>) -> Duration {
+pub(super) fn following_time(session: &Session<'_>) -> Duration {
     session.settings.retry_for * FOLLOWING_PATIENCE
 }
 
@@ -285,4 +301,13 @@ fn unsent(error: stdin::Error, id: JobId) -> Failure {
 fn detached_unsent(id: JobId) -> Failure {
     let message = format!("detached; job {id} goes on, and waits for the rest of its stdin");
     Failure::new(Exit::DETACHED, message).with_hint(format!("`invoke cancel {id}` stops it"))
+}
+
+/// The word for an option of many clusters where there is one.
+pub(super) fn only_for_many(option: &str) -> Failure {
+    Failure::new(
+        Exit::BAD_INPUT,
+        format!("{option} is for a command on many clusters"),
+    )
+    .with_hint("choose them by their labels, as in -l env=prod; `invoke clusters` shows these")
 }

@@ -19,7 +19,7 @@ fn the_long_page_explains_settings_and_exit_codes() {
 #[test]
 fn every_subcommand_has_a_page_with_an_example() {
     for verb in [
-        "result", "logs", "jobs", "why", "cancel", "clusters", "version",
+        "result", "logs", "jobs", "why", "cancel", "fanouts", "clusters", "version",
     ] {
         let shown = page(&[verb, "--help"]);
         assert!(
@@ -27,12 +27,17 @@ fn every_subcommand_has_a_page_with_an_example() {
             "{shown}"
         );
     }
-    for verb in ["add", "label", "token"] {
-        let shown = page(&["clusters", verb, "--help"]);
-        assert!(
-            shown.starts_with("exit: 0\n") && shown.contains("\nExample"),
-            "{shown}"
-        );
+    for (verb, below) in [
+        ("clusters", &["add", "label", "token"][..]),
+        ("fanouts", &["follow", "resume", "retry-failed", "cancel"]),
+    ] {
+        for below in below {
+            let shown = page(&[verb, below, "--help"]);
+            assert!(
+                shown.starts_with("exit: 0\n") && shown.contains("\nExample"),
+                "{shown}"
+            );
+        }
     }
     insta::assert_snapshot!(page(&["jobs", "-h"]));
 }

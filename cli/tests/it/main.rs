@@ -25,4 +25,6 @@ mod artifacts;
 mod why;
 mod cancel;
 mod clusters;
+mod fanout;
+mod fanouts;
 mod terminal;

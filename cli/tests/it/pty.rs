@@ -14,6 +14,11 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Runs `invoke` with the rest of a shell line.
     pub(crate) fn open(bed: &Bed, rest: &str) -> Self {
+        Self::with(bed, rest, &[])
+    }
+
+    /// The same with more variables.
+    pub(crate) fn with(bed: &Bed, rest: &str, variables: &[(&str, &str)]) -> Self {
         let invoke = bed.invoke(&[]);
         let line = format!("exec {} {rest}", invoke.get_program().to_string_lossy());
         let mut command = Command::new("script");
@@ -24,6 +29,7 @@ impl Terminal {
                 .filter_map(|(name, value)| Some((name, value?))),
         );
         command.env("PATH", "/usr/bin:/bin").env("SHELL", "/bin/sh");
+        command.envs(variables.iter().copied());
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,6 +36,31 @@ struct Script {
     log: Vec<u8>,
     intake: Intake,
     seen: Vec<Seen>,
+    open: Arc<Open>,
+}
+
+/// How many answers are being sent bit by bit.
+#[derive(Default)]
+struct Open {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// One of them.
+struct Opened(Arc<Open>);
+
+impl Opened {
+    fn new(open: &Arc<Open>) -> Self {
+        let now = open.now.fetch_add(1, Ordering::SeqCst) + 1;
+        open.most.fetch_max(now, Ordering::SeqCst);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// A request as it arrived.
@@ -184,7 +210,8 @@ impl Answer {
         }
     }
 
-    fn respond(self, seen: &Seen, log: &[u8]) -> Response {
+    fn respond(self, seen: &Seen, log: &[u8], open: &Arc<Open>) -> Response {
+        let stream = |pieces| stream(pieces, Opened::new(open));
         let mut response = Response::builder()
             .status(self.status)
             .header("content-type", self.media_type);
@@ -253,10 +280,14 @@ fn last_frames(log: &[u8], last: usize) -> usize {
     begin
 }
 
-fn stream(pieces: Vec<Piece>) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {
-    futures::stream::unfold(VecDeque::from(pieces), |mut pieces| async move {
+fn stream(
+    pieces: Vec<Piece>,
+    open: Opened,
+) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {
+    let pieces = (VecDeque::from(pieces), open);
+    futures::stream::unfold(pieces, |mut pieces| async move {
         loop {
-            return match pieces.pop_front()? {
+            return match pieces.0.pop_front()? {
                 Piece::Bytes(bytes) | Piece::Output(_, bytes) => Some((Ok(bytes.into()), pieces)),
                 Piece::Cut => Some((Err(std::io::Error::other("cut")), pieces)),
                 Piece::Silence => std::future::pending().await,
@@ -339,6 +370,11 @@ impl Stub {
             .collect()
     }
 
+    /// How many answers were sent bit by bit at the same time, at most.
+    pub(crate) fn most_open(&self) -> usize {
+        self.script.lock().unwrap().open.most.load(Ordering::SeqCst)
+    }
+
     /// Looks at what was taken up so far.
     pub(crate) fn intake<T>(&self, look: impl FnOnce(&Intake) -> T) -> T {
         look(&self.script.lock().unwrap().intake)
@@ -377,7 +413,7 @@ async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> R
         }
         _ => answer,
     };
-    answer.respond(&seen, &script.log)
+    answer.respond(&seen, &script.log, &script.open)
 }
 
 struct TlsListener {
