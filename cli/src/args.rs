@@ -14,12 +14,18 @@ use crate::settings::{Layer, Origin, Sourced, parse_duration};
 mod run;
 mod clusters;
 mod fanouts;
+mod schedule;
+mod calendar;
 mod complaint;
 
+pub use calendar::CalendarVerb;
 pub use clusters::ClustersVerb;
 pub use complaint::words_of;
 pub use fanouts::FanOutsVerb;
 pub use run::{JobArgs, ManyArgs, Offline, RunArgs};
+pub use schedule::{
+    CreateArgs, EditArgs, NotifyArgs, ScheduleArgs, ScheduleVerb, TimingArgs, TroubleArgs, WhenArgs,
+};
 
 use complaint::{command_without_quotes, usage};
 
@@ -204,6 +210,22 @@ pub enum Verb {
         #[command(subcommand)]
         verb: Option<FanOutsVerb>,
     },
+    /// Run a command at times of its own
+    #[command(
+        after_help = "Examples:\n  invoke schedule create vacuum -c prod-eu --cron \"30 2 * * *\" --tz Europe/Berlin \"helm test db\"\n  invoke schedule next vacuum\n  invoke schedule why vacuum tuesday"
+    )]
+    Schedule {
+        /// What to do with schedules
+        #[command(subcommand)]
+        verb: ScheduleVerb,
+    },
+    /// Say when schedules may run, and when not, by iCalendar files
+    #[command(after_help = "Example:\n  invoke calendar import freeze.ics --closed")]
+    Calendar {
+        /// What to do with calendars
+        #[command(subcommand)]
+        verb: CalendarVerb,
+    },
     /// List clusters, add one, or label one
     #[command(
         args_conflicts_with_subcommands = true,
@@ -333,13 +355,19 @@ impl Args {
             ca_file,
             retry_for,
         } = &self.connection;
+        let job = match &self.verb {
+            Some(Verb::Schedule {
+                verb: ScheduleVerb::Create(args),
+            }) => &args.options.job,
+            _ => &self.run.job,
+        };
         Layer {
             url: flag(url.as_ref(), "--url"),
             token: None,
             token_file: flag(token_file.as_ref(), "--token-file"),
             ca_file: flag(ca_file.as_ref(), "--ca-file"),
-            cluster: flag(self.run.job.cluster.as_ref(), "--cluster"),
-            profile: flag(self.run.job.profile.as_ref(), "--profile"),
+            cluster: flag(job.cluster.as_ref(), "--cluster"),
+            profile: flag(job.profile.as_ref(), "--profile"),
             retry_for: flag(retry_for.as_ref(), "--retry-for"),
         }
     }

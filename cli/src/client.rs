@@ -22,6 +22,7 @@ mod error;
 mod event_stream;
 mod fanouts;
 mod names;
+mod schedules;
 mod uploads;
 mod unreachable;
 

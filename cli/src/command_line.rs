@@ -85,6 +85,22 @@ pub fn command(
     }
 }
 
+/// What to run, behind the arguments of a subcommand.
+///
+/// # Errors
+/// See [`Error`].
+pub fn after_subcommand(words: Vec<OsString>, argv: Vec<OsString>) -> Result<Command, Error> {
+    if words.len() > 1 || (!words.is_empty() && !argv.is_empty()) {
+        let words = words.iter().chain(&argv);
+        let words: Vec<_> = words.map(|word| quote(&word.to_string_lossy())).collect();
+        let words = words.join(" ");
+        let forms = format!("write `… {}` or `… -- {words}`", quote_line(&words));
+        return Err(Error::SeveralWords { forms });
+    }
+    // No word is taken for a subcommand here.
+    command(words, argv, &[], &[])
+}
+
 /// The error for several words: both right forms, with the person's own words and options.
 #[must_use]
 pub fn several_words(line: &[OsString], verbs: &[String]) -> Error {

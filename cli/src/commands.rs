@@ -20,6 +20,8 @@ pub mod jobs;
 pub mod why;
 pub mod cancel;
 pub mod fanouts;
+pub mod schedule;
+pub mod calendar;
 pub mod clusters;
 pub mod version;
 
@@ -122,6 +124,8 @@ pub async fn dispatch(
         Task::Verb(Verb::Fanouts { id, verb, limit }) => {
             fanouts::fanouts(id, verb, limit, &session).await
         }
+        Task::Verb(Verb::Schedule { verb }) => schedule::schedule(verb, &session).await,
+        Task::Verb(Verb::Calendar { verb }) => calendar::calendar(verb, &session).await,
         Task::Verb(Verb::Clusters { verb }) => clusters::clusters(verb, &session).await,
         Task::Verb(Verb::Version) => version::version(format, printer),
     }

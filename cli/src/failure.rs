@@ -139,10 +139,16 @@ impl From<submission::Error> for Failure {
                 let failure = Self::from(source);
                 let known = failure.message.unwrap_or_default();
                 let message = format!("it is not known whether {what} was accepted: {known}");
-                let hint = format!(
-                    "`{}` shows whether it was; running it again may run it twice",
-                    what.listing()
-                );
+                let hint = match what {
+                    // It has one name, and there is one of that name at most.
+                    submission::What::Schedule => {
+                        format!("`{}` shows whether it was", what.listing())
+                    }
+                    submission::What::Job | submission::What::FanOut => format!(
+                        "`{}` shows whether it was; running it again may run it twice",
+                        what.listing()
+                    ),
+                };
                 Self {
                     message: Some(message),
                     ..failure

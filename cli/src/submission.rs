@@ -24,6 +24,8 @@ pub enum What {
     Job,
     /// One command for many clusters.
     FanOut,
+    /// A schedule.
+    Schedule,
 }
 
 /// Why there is nothing to follow.
@@ -48,6 +50,7 @@ impl fmt::Display for What {
         f.write_str(match self {
             Self::Job => "the job",
             Self::FanOut => "the command",
+            Self::Schedule => "the schedule",
         })
     }
 }
@@ -59,6 +62,7 @@ impl What {
         match self {
             Self::Job => "invoke jobs",
             Self::FanOut => "invoke fanouts",
+            Self::Schedule => "invoke schedule list",
         }
     }
 

@@ -19,7 +19,8 @@ fn the_long_page_explains_settings_and_exit_codes() {
 #[test]
 fn every_subcommand_has_a_page_with_an_example() {
     for verb in [
-        "result", "logs", "jobs", "why", "cancel", "fanouts", "clusters", "version",
+        "result", "logs", "jobs", "why", "cancel", "fanouts", "schedule", "calendar", "clusters",
+        "version",
     ] {
         let shown = page(&[verb, "--help"]);
         assert!(
@@ -30,6 +31,28 @@ fn every_subcommand_has_a_page_with_an_example() {
     for (verb, below) in [
         ("clusters", &["add", "label", "token"][..]),
         ("fanouts", &["follow", "resume", "retry-failed", "cancel"]),
+        (
+            "schedule",
+            &[
+                "create",
+                "list",
+                "show",
+                "next",
+                "history",
+                "why",
+                "pause",
+                "resume",
+                "run-now",
+                "skip-next",
+                "edit",
+                "delete",
+                "take-over",
+                "webhook-key",
+                "export",
+                "apply",
+            ],
+        ),
+        ("calendar", &["import", "list", "show", "delete"]),
     ] {
         for below in below {
             let shown = page(&[verb, below, "--help"]);
@@ -40,6 +63,12 @@ fn every_subcommand_has_a_page_with_an_example() {
         }
     }
     insta::assert_snapshot!(page(&["jobs", "-h"]));
+}
+
+/// What a schedule is made with: every option, with what is meant if it is not there.
+#[test]
+fn the_page_of_a_new_schedule_has_every_option() {
+    insta::assert_snapshot!(page(&["schedule", "create", "--help"]));
 }
 
 #[test]

@@ -27,4 +27,8 @@ mod cancel;
 mod clusters;
 mod fanout;
 mod fanouts;
+mod schedule;
+mod ledger;
+mod transfer;
+mod calendar;
 mod terminal;
