@@ -242,7 +242,7 @@ fn of_problem(problem: &Problem) -> Exit {
     match problem.code {
         ProblemCode::Unauthenticated | ProblemCode::Forbidden => Exit::NOT_ALLOWED,
         ProblemCode::Unavailable => Exit::UNREACHABLE,
-        ProblemCode::ClusterOffline => Exit::NEVER_STARTED,
+        ProblemCode::ClusterOffline | ProblemCode::NotRun => Exit::NEVER_STARTED,
         ProblemCode::NoSuchRoute | ProblemCode::MethodNotAllowed | ProblemCode::Internal => {
             Exit::INTERNAL
         }

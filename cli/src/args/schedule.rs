@@ -402,7 +402,7 @@ fn catch_up(text: &str) -> Result<CatchUp, String> {
     match text.split_once('=') {
         None if text == "none" => Ok(CatchUp::None),
         None if text == "last" => Ok(CatchUp::Last),
-        Some(("all", number)) => count(number, MAX_CAUGHT_UP).map(CatchUp::All),
+        Some(("all", number)) => Ok(CatchUp::All(count(number, MAX_CAUGHT_UP)?.get())),
         None if text == "all" => Err(format!(
             "say how many at most: all=10, up to all={MAX_CAUGHT_UP}"
         )),
@@ -454,7 +454,7 @@ mod tests {
     fn policies_are_one_word_each() {
         let three = NonZeroU32::new(3).unwrap();
         assert_eq!(catch_up("none"), Ok(CatchUp::None));
-        assert_eq!(catch_up("all=3"), Ok(CatchUp::All(three)));
+        assert_eq!(catch_up("all=3"), Ok(CatchUp::All(3)));
         assert_eq!(on_failure("pause-after=3"), Ok(three));
         assert_eq!(retry_on("never-started"), Ok(RetryOn::NeverStarted));
         assert_eq!(retry_on("exit=75"), Ok(RetryOn::Exit(75)));

@@ -108,6 +108,7 @@ fn detail(job: &Job) -> String {
     line("profile", Some(job.profile.to_string()));
     line("command", Some(job.command.to_string()));
     line("submitted by", Some(job.submitted_by.clone()));
+    line("fan-out", job.fanout.map(|id| id.to_string()));
     line(
         "schedule",
         job.tick

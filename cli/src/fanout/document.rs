@@ -48,7 +48,7 @@ struct ChildDocument {
     attempt: u32,
     job: Option<JobId>,
     job_state: Option<StateName>,
-    exit_code: Option<i32>,
+    exit_code: Option<u8>,
     reason: Option<String>,
     refusal: Option<ProblemCode>,
     started: Option<Timestamp>,

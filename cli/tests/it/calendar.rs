@@ -138,7 +138,7 @@ fn what_is_no_calendar_is_not_sent() {
     "#);
     assert!(bed.stub.seen("PUT*").is_empty());
     let refusal = Answer::problem(
-        ProblemCode::InvalidRequest,
+        ProblemCode::InvalidCalendar,
         "line 3: an event without a DTSTART",
     );
     bed.stub.on(&format!("PUT {DOOR}"), vec![refusal]);

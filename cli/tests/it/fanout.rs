@@ -93,7 +93,7 @@ pub(crate) fn child(number: usize, name: &str, state: ChildStateName) -> Child {
 
 pub(crate) fn fanout(state: FanOutStateName, clusters: Vec<Child>) -> FanOut {
     let mut counts = ChildCounts::default();
-    clusters.iter().for_each(|child| counts.add(child.state));
+    clusters.iter().for_each(|child| counts.add(child.state, 1));
     FanOut {
         id: FANOUT.parse().unwrap(),
         spec: spec(),

@@ -211,24 +211,28 @@ fn one_job_is_shown_in_detail() {
 
 /// Who wonders where a job came from sees it, on the page and in the document.
 #[test]
-fn a_job_of_a_schedule_says_so() {
+fn a_job_says_what_made_it() {
     let printed = Printed::nothing();
     let job = Job {
         tick: Some(TickReference {
             schedule: "vacuum".parse().unwrap(),
             instant: queued().times.submitted,
         }),
+        fanout: Some(ID.parse().unwrap()),
         ..ended(0, &printed)
     };
     let bed = with_job(&job, &printed);
     let shown = bed.transcript(&["jobs", ID]);
     assert!(
-        shown.contains("\nschedule      vacuum at 2026-05-28 20:26:40 UTC\n"),
+        shown.contains(&format!(
+            "\nfan-out       {ID}\nschedule      vacuum at 2026-05-28 20:26:40 UTC\n"
+        )),
         "{shown}"
     );
     let document = run(bed.invoke(&["jobs", "-o", "json", ID])).stdout;
     let document: Value = serde_json::from_slice(&document).unwrap();
     assert_eq!(document["tick"]["schedule"], "vacuum");
+    assert_eq!(document["fanout"], ID);
 }
 
 fn step(second: i64, by: &str, step: StepName, message: &str) -> Step {

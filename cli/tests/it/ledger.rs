@@ -194,7 +194,7 @@ fn it_says_why_there_is_nothing_to_say() {
 #[test]
 fn a_deleted_schedule_still_says_why() {
     let bed = bed(&[page(&ledger()[..1])]);
-    let gone = Answer::problem(ProblemCode::JobNotFound, "there is no schedule vacuum");
+    let gone = Answer::problem(ProblemCode::ScheduleNotFound, "there is no schedule vacuum");
     bed.stub.on("GET /v1/schedules/vacuum", vec![gone]);
     let shown = bed.transcript(&["schedule", "why", "vacuum", "2026-11-19"]);
     assert!(shown.contains("it was skipped, because"), "{shown}");

@@ -473,7 +473,7 @@ fn the_dispatchers_refusal_is_passed_on() {
     let detail = "the cron expression \"0 0 31 2 *\" never fires: there is no 31st of February";
     bed.stub.on(
         &format!("PUT {DOOR}"),
-        vec![Answer::problem(ProblemCode::InvalidRequest, detail)],
+        vec![Answer::problem(ProblemCode::InvalidSchedule, detail)],
     );
     let line = ["schedule", "create", "vacuum", "--cron", "0 0 31 2 *", "ls"];
     assert_eq!(
@@ -972,6 +972,12 @@ fn it_can_be_run_at_once() {
             .on(&format!("POST {DOOR}/run"), vec![Answer::json(200, &tick)]);
         shown.push(bed.transcript(line));
     }
+    let detail = "schedule vacuum does not run now: calendar freeze closes it";
+    bed.stub.on(
+        &format!("POST {DOOR}/run"),
+        vec![Answer::problem(ProblemCode::NotRun, detail)],
+    );
+    shown.push(bed.transcript(&["schedule", "run-now", "vacuum"]));
     assert_snapshot!(shown.join(""), @"
     exit: 0
     --- stderr
@@ -989,7 +995,7 @@ fn it_can_be_run_at_once() {
 fn an_unknown_schedule_is_refused() {
     let bed = Bed::new();
     let detail = "there is no schedule vacum; did you mean vacuum?";
-    let refusal = Answer::problem(ProblemCode::JobNotFound, detail);
+    let refusal = Answer::problem(ProblemCode::ScheduleNotFound, detail);
     for route in ["GET /v1/schedules/vacum", "GET /v1/schedules/vacum/next"] {
         bed.stub.on(route, vec![refusal.clone()]);
     }

@@ -21,7 +21,7 @@ fn named(name: &str) -> Schedule {
 /// Three of a name each: one is not there yet, one is changed, and one is as it was.
 fn bed() -> Bed {
     let bed = Bed::new();
-    let none = Answer::problem(ProblemCode::JobNotFound, "there is no schedule new");
+    let none = Answer::problem(ProblemCode::ScheduleNotFound, "there is no schedule new");
     let changed = Schedule {
         revision: 5,
         ..named("changed")
@@ -213,7 +213,7 @@ fn nothing_is_applied_of_a_file_that_cannot_be_read() {
 fn a_refusal_names_its_schedule() {
     let bed = bed();
     let refusal = Answer::problem(
-        ProblemCode::InvalidRequest,
+        ProblemCode::InvalidSchedule,
         "the cron expression never fires",
     );
     bed.stub.on("PUT /v1/schedules/changed", vec![refusal]);

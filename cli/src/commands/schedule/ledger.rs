@@ -126,6 +126,7 @@ const fn cause(cause: TickCause) -> &'static str {
         TickCause::ByHand => "somebody said that it was to be skipped",
         TickCause::Superseded => "a later time was due as well",
         TickCause::NobodyThere => "no dispatcher was there in time",
+        TickCause::Unavailable => "no more jobs were taken",
         TickCause::ClusterOffline => "its cluster was offline",
         TickCause::TooLate => "its window, or its time to start, was over",
         TickCause::NotAllowed => "its owner may not do that, or its cluster offers no such thing",

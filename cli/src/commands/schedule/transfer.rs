@@ -216,6 +216,10 @@ fn document(value: &Value) -> Result<Document, String> {
         let (path, why) = (error.path().to_string(), error.inner().to_string());
         match path.as_str() {
             "." => why,
+            // What is wrong with a secret may have it in its words.
+            secret if secret.contains(".secrets") => {
+                format!("{path}: secrets are names of variables, each with a text")
+            }
             _ => format!("{path}: {why}"),
         }
     })?;
@@ -347,10 +351,16 @@ spec:
             second("retries:\n  - 1\n  retry", "retry"),
             second("- exit: 75\n      cause: x", "- exit: 75"),
             second("REGION: [eu]", "REGION: eu"),
+            second(
+                "secrets: {A B: hunter2}\n        environment:",
+                "environment:",
+            ),
+            second("secrets: {PIN: 4711}\n        environment:", "environment:"),
             second("name: patch\n", "name: other\n"),
             refusal(&FULL.replacen("time_zone:", "timezone:", 1)),
             refusal(&FULL.replacen("type: cron", "type: cron\n      zone: x", 1)),
         ];
+        assert!(!refused.join("\n").contains("hunter2"));
         insta::assert_snapshot!(refused.join("\n"), @r#"
         there is no schedule in it
         there is no schedule in it
@@ -366,6 +376,8 @@ spec:
         document 2 (other): spec.retries: there is no such field
         document 2 (other): spec.retry.on[1]: invalid value: map, expected map with a single key
         document 2 (other): spec.run.fanout.job.environment.REGION: invalid type: sequence, expected a string
+        document 2 (other): spec.run.fanout.job.secrets: secrets are names of variables, each with a text
+        document 2 (other): spec.run.fanout.job.secrets.PIN: secrets are names of variables, each with a text
         document 2 (patch): there is a schedule of this name above
         document 1 (patch): spec.timing.timezone: there is no such field
         document 1 (patch): spec.timing.when.zone: there is no such field
