@@ -402,7 +402,9 @@ fn catch_up(text: &str) -> Result<CatchUp, String> {
     match text.split_once('=') {
         None if text == "none" => Ok(CatchUp::None),
         None if text == "last" => Ok(CatchUp::Last),
-        Some(("all", number)) => Ok(CatchUp::All(count(number, MAX_CAUGHT_UP)?.get())),
+        Some(("all", number)) => {
+            count(number, MAX_CAUGHT_UP).map(|number| CatchUp::All(number.get()))
+        }
         None if text == "all" => Err(format!(
             "say how many at most: all=10, up to all={MAX_CAUGHT_UP}"
         )),

@@ -988,6 +988,9 @@ fn it_can_be_run_at_once() {
     exit: 244
     --- stderr
     invoke: 2026-11-17 01:30:00 UTC: it was refused, because its owner may not do that, or its cluster offers no such thing
+    exit: 244
+    --- stderr
+    invoke: schedule vacuum does not run now: calendar freeze closes it
     ");
 }
 
