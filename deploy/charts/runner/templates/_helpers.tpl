@@ -1,9 +1,17 @@
-{{/* Labels of everything in this chart. One runner a cluster, so names are fixed. */}}
+{{/* Labels of everything in this chart. Names in a namespace are fixed. */}}
 {{- define "invoke.labels" -}}
 app.kubernetes.io/name: invoke-runner
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{/*
+What names of the whole cluster end with: nothing for the one runner that a cluster usually has, so that people
+know them; for another one, of another dispatcher or under another name, the namespace that is its own.
+*/}}
+{{- define "invoke.ofThisRunner" -}}
+{{- if ne .Release.Namespace "invoke-system" }}-{{ .Release.Namespace }}{{ end }}
 {{- end }}
 
 {{- define "invoke.selector" -}}
