@@ -145,7 +145,11 @@ async fn storm(scheduler: Scheduler, time: Arc<AtomicI64>, end: Timestamp, mut r
     loop {
         let now = Timestamp::from_microsecond(time.load(Ordering::SeqCst)).unwrap();
         // A round that is dropped in the middle leaves what a process leaves that is killed there.
-        let lives = Duration::from_millis(rng.u64(1..2000));
+        // Every other one lives long enough to get on, on a slow machine too.
+        let lives = match rng.bool() {
+            true => Duration::from_millis(rng.u64(1..40)),
+            false => Duration::from_secs(2),
+        };
         match tokio::time::timeout(lives, scheduler.round(now)).await {
             Ok(round) => {
                 let pause = round.unwrap();
