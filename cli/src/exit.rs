@@ -1,7 +1,7 @@
 //! Exit codes: a promise to scripts.
 //!
-//! The command's own code passes through as it is, 0 to 255. Ours are 240 to 249. A command may use
-//! those too: where that matters, `-o json` tells them apart, because only a command that ended has an
+//! The command's own code passes through as it is, 0 to 255. Ours are 240 to 249; of a command on many
+//! clusters, which has as many codes, 0 and 1 are ours, too. A command may use those too: where that matters, `-o json` tells them apart, because only a command that ended has an
 //! `exit_code` there, and only our own failures print a line that begins with `invoke: `.
 
 use invoke_protocol::fanout::{ChildStateName, FanOut, FanOutStateName};

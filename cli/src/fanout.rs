@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::client::{self, Client, LONG_POLL_SECONDS};
+use crate::commands::artifacts;
 use crate::exit::Exit;
 use crate::failure::{Failure, chain};
 use crate::follow::{self, Follow};
@@ -231,7 +232,9 @@ impl<'a> FollowAll<'a> {
         } = end;
         let seen = match followed {
             Ok((over, output)) => {
-                if let Some(sentence) = verdict::incomplete(&over, output.taken_bytes()) {
+                let incomplete = verdict::incomplete(&over, output.taken_bytes());
+                let artifacts = over.artifacts.as_ref().and_then(artifacts::incomplete);
+                for sentence in [incomplete, artifacts].into_iter().flatten() {
                     self.printer.say(&format!("cluster {cluster}: {sentence}"));
                 }
                 show.keep(&cluster, &over, output)

@@ -11,17 +11,19 @@ use invoke_protocol::fanout::{
 use invoke_protocol::id::{FanOutId, JobId};
 use invoke_protocol::job::JobSpec;
 use invoke_protocol::selector::Selector;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Session;
 use super::run::{catch, following_time};
 use crate::args::{Format, ManyArgs, RunArgs, verb_names};
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::command_line;
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 use crate::fanout::{FollowAll, Groups, Lines, Show};
 use crate::interrupt::{Followed, Interrupts, Left};
+use crate::patience::Patience;
 use crate::read_only::is_read_only;
 use crate::request::JobRequest;
 use crate::submission::{self, What};
@@ -162,10 +164,32 @@ async fn plan(
 ) -> Result<FanOutPlan, Failure> {
     let mut spec = spec.clone();
     spec.job.secrets = SecretEnvironment::default();
-    let plan = session.client.plan_fanout(&spec);
-    match interrupts.preparing(plan).await {
+    match interrupts.preparing(ask_for_plan(&spec, session)).await {
         Ok(plan) => Ok(plan?),
         Err(Left) => Err(submission::left_before_submitting()),
+    }
+}
+
+/// Asks until there is an answer: a plan changes nothing.
+async fn ask_for_plan(
+    spec: &FanOutSpec,
+    session: &Session<'_>,
+) -> Result<FanOutPlan, client::Error> {
+    let mut patience = Patience::new(session.settings.retry_for);
+    let mut announced = false;
+    loop {
+        let error = match session.client.plan_fanout(spec).await {
+            Ok(plan) => return Ok(plan),
+            Err(error) => error,
+        };
+        if !error.is_passing() || !patience.is_left(Instant::now()) {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut announced, true) {
+            let words = format!("{}; trying again", chain(&error));
+            session.printer.say(&words);
+        }
+        patience.pause(error.retry_after()).await;
     }
 }
 

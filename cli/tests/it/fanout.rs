@@ -1,8 +1,10 @@
 //! `invoke -l SELECTOR COMMAND`: one command on many clusters.
 
+use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
 use insta::assert_snapshot;
+use invoke_protocol::api::JobEvent;
 use invoke_protocol::command::Command;
 use invoke_protocol::environment::{Environment, SecretEnvironment};
 use invoke_protocol::fanout::{
@@ -19,7 +21,7 @@ use serde_json::Value;
 use crate::fixtures::{Printed, end_event, ended, job_event, running, whole_stream};
 use crate::program::{Bed, run, signal, spawn, transcript};
 use crate::pty::Terminal;
-use crate::stub::{Answer, Piece};
+use crate::stub::{Answer, Piece, event};
 
 pub(crate) const FANOUT: &str = "0197c1f0-5a3e-7c22-9d1b-00000000fa00";
 
@@ -605,6 +607,64 @@ fn no_more_are_followed_at_once_than_a_connection_has_room_for() {
     assert_eq!(bed.stub.most_open(), 64);
 }
 
+/// Stored output comes in large pieces: few of them are in memory at once, however many clusters there are.
+#[test]
+fn pieces_of_stored_output_are_taken_in_turns() {
+    let names: Vec<_> = (0..12).map(|number| format!("edge-{number}")).collect();
+    let children = names.iter().enumerate();
+    let children = children
+        .map(|(number, name)| child(number, name, ChildStateName::Succeeded))
+        .collect();
+    let bed = bed(&fanout(FanOutStateName::Succeeded, children), &[]);
+    let printed = Printed::nothing().out("stored\n");
+    bed.stub.with_log(printed.log());
+    let slow = Answer::slow_log(Duration::from_millis(500));
+    for (number, name) in names.iter().enumerate() {
+        let log_bytes = printed.log().len() as u64;
+        let pieces = vec![
+            job_event(0, of(number, name, running())),
+            event(0, &JobEvent::Stored { log_bytes }),
+            end_event(of(number, name, ended(0, &printed))),
+        ];
+        // Whole: only what is slow is counted.
+        let pieces = pieces.into_iter().flat_map(|piece| match piece {
+            Piece::Bytes(bytes) => bytes,
+            _ => Vec::new(),
+        });
+        bed.stub.on(
+            &events(number),
+            vec![Answer::whole_events(pieces.collect())],
+        );
+        let output = format!("GET /v1/jobs/{}/output", job_id(number));
+        bed.stub.on(&output, vec![slow.clone()]);
+    }
+    let output = run(bed.invoke(&["-l", "env=prod", READ]));
+    assert_eq!(output.status.code(), Some(0));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(stdout.matches("| stored\n").count(), 12);
+    assert_eq!(bed.stub.most_open(), 4);
+}
+
+/// A plan changes nothing, so it is asked for again.
+#[test]
+fn a_plan_outlasts_an_outage() {
+    let last = two(FanOutStateName::Succeeded, [ChildStateName::Succeeded; 2]);
+    let bed = bed(&last, &[(0, Printed::nothing()), (0, Printed::nothing())]);
+    bed.stub.on(
+        "POST /v1/fanouts/plan",
+        vec![
+            Answer::cut(),
+            Answer::problem(ProblemCode::Unavailable, "restarting"),
+            Answer::json(200, &plan(&["edge-1", "prod-eu"])),
+        ],
+    );
+    let mut command = bed.invoke(&["-l", "env=prod", READ]);
+    command.env("INVOKE_RETRY_FOR", "5s");
+    let shown = bed.show(&run(command));
+    assert!(shown.starts_with("exit: 0\n"), "{shown}");
+    assert_eq!(shown.matches("; trying again").count(), 1, "{shown}");
+}
+
 /// A stream that breaks goes on where it was, and the dispatcher's absence is told once for all.
 #[test]
 fn an_outage_loses_nothing_and_is_told_once() {
@@ -645,6 +705,88 @@ fn an_outage_loses_nothing_and_is_told_once() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(stderr.matches("reconnecting").count(), 1, "{stderr}");
     assert_eq!(stderr.matches("reconnected").count(), 1, "{stderr}");
+}
+
+/// stdout and stderr may be one pipe, which takes little at once.
+#[test]
+fn a_line_is_never_mixed_with_anothers() {
+    let last = two(FanOutStateName::Succeeded, [ChildStateName::Succeeded; 2]);
+    let line = |letter: u8| [vec![letter; 40_000], vec![b'\n']].concat();
+    let out = (0..20).fold(Printed::nothing(), |printed, _| printed.out(line(b'o')));
+    let err = (0..20).fold(Printed::nothing(), |printed, _| printed.err(line(b'e')));
+    let bed = bed(&last, &[(0, out), (0, err)]);
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut command = bed.invoke(&["-l", "env=prod", READ]);
+    command.stdout(writer.try_clone().unwrap()).stderr(writer);
+    let mut child = command.spawn().unwrap();
+    // What holds the other end of the pipe.
+    drop(command);
+    // Slowly: both streams have something to write all the time.
+    let (mut all, mut piece) = (Vec::new(), [0; 2048]);
+    loop {
+        match std::io::Read::read(&mut reader, &mut piece).unwrap() {
+            0 => break,
+            length => all.extend_from_slice(&piece[..length]),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let all = String::from_utf8(all).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let lines = all.lines().filter(|line| line.contains(" | "));
+    let mut count = 0;
+    for line in lines {
+        let (name, text) = line.split_once(" | ").unwrap();
+        let letter = if name == "edge-1 " { 'o' } else { 'e' };
+        let is_whole = text.len() == 40_000 && text.chars().all(|other| other == letter);
+        assert!(is_whole, "{name}: {} bytes", text.len());
+        count += 1;
+    }
+    assert_eq!(count, 40);
+}
+
+/// Whoever reads the output may be slow. That it has been stopped is said all the same.
+#[test]
+fn unread_output_holds_up_no_news() {
+    let names = ["a", "b", "c", "d"];
+    let children = |state| {
+        let names = names.iter().enumerate();
+        names
+            .map(|(number, name)| child(number, name, state))
+            .collect()
+    };
+    let running = fanout(FanOutStateName::Running, children(ChildStateName::Running));
+    let bed = bed(&running, &[]);
+    let piece = [vec![b'x'; 100_000], vec![b'\n']].concat();
+    let much = (0..40).fold(Printed::nothing(), |printed, _| printed.out(&piece));
+    for (number, name) in names.iter().enumerate() {
+        let much = stream(number, name, 0, &much);
+        bed.stub.on(&events(number), vec![Answer::events(much)]);
+    }
+    let stopping = FanOut {
+        cancelled_by: Some("alice".into()),
+        version: 3,
+        ..fanout(
+            FanOutStateName::Cancelling,
+            children(ChildStateName::Running),
+        )
+    };
+    let mut child = spawn(bed.invoke(&["-l", "env=prod", READ]));
+    let mut first = [0; 1];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
+    // More than a connection takes before somebody reads it.
+    while bed.stub.bytes_taken() < 6_000_000 {
+        std::thread::yield_now();
+    }
+    bed.stub
+        .on(&route("GET", ""), vec![Answer::json(200, &stopping)]);
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let said = stderr
+        .lines()
+        .map(Result::unwrap)
+        .find(|line| line.contains("alice asked for it to be cancelled"));
+    assert!(said.is_some());
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// What one cluster printed is not had: the others go on, and it is no success.

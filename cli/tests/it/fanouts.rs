@@ -205,9 +205,27 @@ fn it_goes_on_and_only_what_is_new_is_printed() {
         serde_json::from_slice(&bed.stub.seen(&route("POST", "/retry-failed"))[0].body).unwrap();
     assert_eq!(body, serde_json::json!({ "lost": true }));
 
-    bed.stub.on(
-        &route("POST", "/resume"),
-        vec![Answer::json(202, &stopped())],
+    let clusters = |second| {
+        vec![
+            child(0, "edge-1", ChildStateName::Succeeded),
+            child(1, "prod-eu", second),
+        ]
+    };
+    let half = fanout(
+        FanOutStateName::Stopped,
+        clusters(ChildStateName::NotStarted),
+    );
+    let whole = fanout(
+        FanOutStateName::Succeeded,
+        clusters(ChildStateName::Succeeded),
+    );
+    let bed = self::bed(&[&half, &whole, &half]);
+    bed.stub
+        .on(&route("POST", "/resume"), vec![Answer::json(202, &half)]);
+    let resumed = shown(&bed, &["fanouts", FANOUT, "resume"]);
+    assert!(
+        resumed.contains("--- stdout\nprod-eu | of job 1\n--- stderr"),
+        "{resumed}"
     );
     let left = shown(&bed, &["fanouts", FANOUT, "resume", "--no-wait"]);
     assert_eq!(left, "exit: 0\n--- stdout\n[FANOUT]\n");

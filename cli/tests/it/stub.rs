@@ -44,6 +44,8 @@ struct Script {
 struct Open {
     now: AtomicUsize,
     most: AtomicUsize,
+    /// How many bytes of them the connections have taken so far.
+    bytes: AtomicUsize,
 }
 
 /// One of them.
@@ -110,6 +112,8 @@ enum Content {
     Pieces(Vec<Piece>),
     /// The output log, from where the query says.
     Log,
+    /// The same, after so long.
+    SlowLog(Duration),
     /// The bytes that `Range` asks for; so many at most, and then the connection breaks.
     Range(Bytes, usize),
     /// What is there of what was sent, with this.
@@ -160,8 +164,18 @@ impl Answer {
         Self::new(200, "text/event-stream", Content::Pieces(pieces))
     }
 
+    /// Events that come all at once.
+    pub(crate) fn whole_events(bytes: Vec<u8>) -> Self {
+        Self::new(200, "text/event-stream", Content::Whole(bytes.into()))
+    }
+
     pub(crate) fn log() -> Self {
         Self::new(200, "application/octet-stream", Content::Log)
+    }
+
+    /// The same, after so long.
+    pub(crate) fn slow_log(pause: Duration) -> Self {
+        Self::new(200, "application/octet-stream", Content::SlowLog(pause))
     }
 
     /// The range of these bytes that is asked for; if it is longer than `most`, it is cut off there.
@@ -239,6 +253,15 @@ impl Answer {
                     .header(OUTPUT_END, from + piece.len());
                 Body::from(piece.to_vec())
             }
+            Content::SlowLog(pause) => {
+                response = response
+                    .header(OUTPUT_START, 0)
+                    .header(OUTPUT_END, log.len());
+                Body::from_stream(stream(vec![
+                    Piece::Pause(pause),
+                    Piece::Bytes(log.to_vec()),
+                ]))
+            }
             Content::Range(bytes, most) => {
                 let range = seen.header("range").strip_prefix("bytes=").unwrap();
                 let (first, last) = range.split_once('-').unwrap();
@@ -288,7 +311,10 @@ fn stream(
     futures::stream::unfold(pieces, |mut pieces| async move {
         loop {
             return match pieces.0.pop_front()? {
-                Piece::Bytes(bytes) | Piece::Output(_, bytes) => Some((Ok(bytes.into()), pieces)),
+                Piece::Bytes(bytes) | Piece::Output(_, bytes) => {
+                    pieces.1.0.bytes.fetch_add(bytes.len(), Ordering::SeqCst);
+                    Some((Ok(bytes.into()), pieces))
+                }
                 Piece::Cut => Some((Err(std::io::Error::other("cut")), pieces)),
                 Piece::Silence => std::future::pending().await,
                 Piece::Pause(time) => {
@@ -373,6 +399,16 @@ impl Stub {
     /// How many answers were sent bit by bit at the same time, at most.
     pub(crate) fn most_open(&self) -> usize {
         self.script.lock().unwrap().open.most.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes of such answers the connections have taken.
+    pub(crate) fn bytes_taken(&self) -> usize {
+        self.script
+            .lock()
+            .unwrap()
+            .open
+            .bytes
+            .load(Ordering::SeqCst)
     }
 
     /// Looks at what was taken up so far.
