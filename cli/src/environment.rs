@@ -137,6 +137,9 @@ impl Error {
                 "set {name} in the environment and write --secret {name}, or put the value into a file \
                  and write --secret {name}=@FILE"
             )),
+            Self::Unset { name, origin } if origin == "--secret" => Some(format!(
+                "set it, or put the value into a file and write --secret {name}=@FILE"
+            )),
             Self::Unset { name, .. } => Some(format!("set it, or write {name}=VALUE")),
             Self::BothWays { .. } => Some("leave out one of the two".to_owned()),
             _ => None,

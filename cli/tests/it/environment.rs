@@ -119,6 +119,7 @@ fn what_is_no_environment_says_where_and_nothing_is_sent() {
         &["--env-file", "bytes.env", "ls"],
         &["--secret", "TOKEN=literal", "ls"],
         &["--secret", "TOKEN=@none", "ls"],
+        &["--secret", "MISSING", "ls"],
         &["--secret", "TOKEN", "--env", "TOKEN=a", "ls"],
     ]
     .map(|arguments| shown(&bed, arguments))
@@ -160,6 +161,10 @@ fn what_is_no_environment_says_where_and_nothing_is_sent() {
     exit: 240
     --- stderr
     invoke: --secret TOKEN names none, which cannot be read: No such file or directory (os error 2)
+    exit: 240
+    --- stderr
+    invoke: --secret: MISSING is not set here
+    invoke: hint: set it, or put the value into a file and write --secret MISSING=@FILE
     exit: 240
     --- stderr
     invoke: TOKEN is both a secret and not: --secret and --env name it
