@@ -198,9 +198,12 @@ impl<'a> FollowAll<'a> {
         if let Some(words) = words.filter(|_| is_new) {
             self.printer.say(&format!("fan-out {}: {words}", self.id));
         }
-        if !matches!(show, Show::Lines(_)) && !fanout.state.is_over() {
-            let counts = counts(&fanout.counts);
-            self.printer.status(&format!("invoke: {counts}"));
+        if !fanout.state.is_over() {
+            let status = format!("invoke: {}", counts(&fanout.counts));
+            match show {
+                Show::Lines(lines) => lines.status(&status),
+                Show::Groups(_) | Show::Document => self.printer.status(&status),
+            }
         }
     }
 

@@ -116,6 +116,14 @@ impl<'a> Lines<'a> {
         }
     }
 
+    /// Shows a person what is going on, until the next line takes its place. While one is being written it is not
+    /// shown: it would stand in that.
+    pub(super) fn status(&self, text: &str) {
+        if let Ok(_turn) = self.turn.try_lock() {
+            self.printer.status(text);
+        }
+    }
+
     async fn write(&self, stream: Stream, lines: Vec<u8>) -> Result<(), printer::Error> {
         if lines.is_empty() {
             return Ok(());

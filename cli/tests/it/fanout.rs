@@ -991,7 +991,8 @@ fn on_a_terminal_all_of_it_can_be_cancelled() {
     assert_eq!(bed.stub.seen(&route("POST", "/cancel")).len(), 1);
 }
 
-/// On a terminal a name has its colour, and what a cluster prints cannot act.
+/// On a terminal there is a progress until something is printed, a name has its colour, and what a cluster prints
+/// cannot act.
 #[test]
 fn a_terminal_sees_colours_and_is_safe() {
     let last = two(FanOutStateName::Succeeded, [ChildStateName::Succeeded; 2]);
@@ -1000,7 +1001,10 @@ fn a_terminal_sees_colours_and_is_safe() {
     let line = format!("-l env=prod '{READ}'");
     let (code, screen) = Terminal::open(&bed, &line).end();
     assert_eq!(code, Some(0), "{screen}");
+    let progress = "\r\u{1b}[2Kinvoke: 0 of 2 clusters succeeded, 2 running\r\u{1b}[2K";
+    assert!(screen.contains(progress), "{screen:?}");
     let shown = screen.lines().find(|line| line.contains("title"));
+    let shown = shown.and_then(|line| line.rsplit("\u{1b}[2K").next());
     assert_snapshot!(shown.unwrap().replace('\u{1b}', "␛"), @"␛[32medge-1 ␛[0m | ^[]0;title^G␛[31mred␛[0m");
 }
 
@@ -1012,7 +1016,7 @@ fn names_have_no_colours_where_none_are_wanted() {
     let bed = bed(&last, &[(0, plain.clone()), (0, plain)]);
     let line = format!("-l env=prod '{READ}'");
     let (_, screen) = Terminal::with(&bed, &line, &[("NO_COLOR", "1")]).end();
-    assert!(screen.contains("edge-1  | plain\r\n"), "{screen}");
+    assert!(screen.contains("edge-1  | plain\r\n"), "{screen:?}");
     let (_, screen) = Terminal::with(&bed, &line, &[("NO_COLOR", "")]).end();
     assert!(!screen.contains("edge-1  | plain"), "{screen}");
 }
