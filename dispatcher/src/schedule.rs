@@ -29,7 +29,7 @@ mod notices;
 pub mod webhooks;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream;
@@ -104,11 +104,13 @@ impl Scheduler {
     /// # Errors
     /// [`store::Error`]; what was not done is due in the next round.
     pub async fn round(&self, now: Timestamp) -> Result<Duration, store::Error> {
+        let begun = Instant::now();
         let mut session = self.app.store.read().await?;
         let due = schedules::due(&mut session, now, AT_ONCE).await?;
         drop(session);
         let is_all = due.len() < AT_ONCE as usize;
-        let looks = stream::iter(due).map(|id| self.look(id, now));
+        // The last of many is looked at later than the first, and as late as it is.
+        let looks = stream::iter(due).map(|id| self.look(id, since(now, begun)));
         let mut looks = looks.buffer_unordered(BESIDE);
         let mut failure = Ok(());
         while let Some(looked) = looks.next().await {
@@ -117,7 +119,7 @@ impl Scheduler {
         }
         failure?;
         match is_all {
-            true => self.pause(now).await,
+            true => self.pause(since(now, begun)).await,
             false => Ok(Duration::ZERO),
         }
     }
@@ -136,6 +138,13 @@ impl Scheduler {
         let until = next.map(|due| Duration::try_from(due.duration_since(now)).unwrap_or_default());
         Ok(until.map_or(ROUND, |until| until.clamp(Duration::from_millis(1), ROUND)))
     }
+}
+
+/// What time it is, if it was `then` at a moment of monotonic time.
+fn since(then: Timestamp, moment: Instant) -> Timestamp {
+    let later = then.saturating_add(moment.elapsed()).unwrap_or(then);
+    // As the store keeps it.
+    Timestamp::from_microsecond(later.as_microsecond()).unwrap_or(later)
 }
 
 /// When a tick is fired: its moment, and its jitter.

@@ -319,11 +319,8 @@ impl<'a> Look<'a> {
         {
             due.push(tick);
         }
-        self.schedule.due_at = match coming.peek() {
-            _ if due.len() > AT_ONCE => Some(now),
-            Some(next) => Some(fire_at(id, &self.schedule.spec, next.instant)),
-            None => None,
-        };
+        let next = due.get(AT_ONCE).or_else(|| coming.peek());
+        self.schedule.due_at = next.map(|next| fire_at(id, &self.schedule.spec, next.instant));
         let deadlines = due.iter().map(|tick| self.due(tick.instant));
         let choices = choose(
             &deadlines.collect::<Vec<_>>(),

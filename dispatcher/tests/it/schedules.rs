@@ -183,7 +183,7 @@ async fn a_tick_makes_one_job_and_has_one_entry() {
         "edge-7"
     );
 
-    bed.round(base() - SignedDuration::from_millis(1)).await;
+    bed.round(base() - SignedDuration::from_secs(5)).await;
     assert_eq!(bed.ledger().await, "");
     bed.round(base() + SignedDuration::from_millis(250)).await;
     bed.round(base() + SignedDuration::from_millis(500)).await;
@@ -192,7 +192,9 @@ async fn a_tick_makes_one_job_and_has_one_entry() {
         panic!("{ticks:?}");
     };
     assert_eq!((tick.instant, tick.outcome), (base(), TickOutcome::Fired));
-    assert_eq!((tick.lateness_ms, tick.attempts), (Some(250), 1));
+    let lateness = tick.lateness_ms.unwrap();
+    assert!((250..5250).contains(&lateness), "{lateness}");
+    assert_eq!(tick.attempts, 1);
 
     let job = bed.job_of(tick).await;
     assert_eq!(
@@ -412,11 +414,12 @@ async fn a_tick_waits_for_a_cluster_that_is_offline_as_long_as_a_job_would() {
     bed.speaks_until(base() + minutes(12)).await;
     bed.round(base() + minutes(12)).await;
     assert_eq!(bed.ledger().await, "0m fired");
-    assert_eq!(bed.ticks().await[0].lateness_ms, Some(12 * 60 * 1000));
+    let lateness = bed.ticks().await[0].lateness_ms.unwrap();
+    assert!((720_000..725_000).contains(&lateness), "{lateness}");
     bed.ends(0).await;
 
     bed.round(base() + minutes(60)).await;
-    bed.round(base() + minutes(75)).await;
+    bed.round(base() + minutes(74)).await;
     assert_eq!(
         bed.ledger().await,
         "0m fired succeeded\n60m deferred(cluster_offline)"
