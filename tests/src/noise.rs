@@ -2,7 +2,9 @@
 
 use std::io::{self, Read as _, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use crate::bed::Bed;
 use crate::process::run;
@@ -11,7 +13,7 @@ use crate::process::run;
 /// what the command says of it. `seen` is told whenever more has come. Answers what the CLI said besides.
 ///
 /// # Panics
-/// If it is not the same.
+/// If it is not the same, or if nothing comes for two minutes.
 pub fn printed(bed: &Bed, mebibytes: u32, pause_ms: u32, mut seen: impl FnMut(u64)) -> String {
     let pause = f64::from(pause_ms) / 1000.0;
     let mut command = bed.invoke();
@@ -21,16 +23,21 @@ pub fn printed(bed: &Bed, mebibytes: u32, pause_ms: u32, mut seen: impl FnMut(u6
     ));
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("invoke runs");
-    let mut stdout = child.stdout.take().expect("it is a pipe");
-    let (mut sum, mut bytes, mut buffer) = (Sha256::begin(), 0, vec![0; 64 * 1024]);
+    let pieces = pieces(child.stdout.take().expect("it is a pipe"));
+    let (mut sum, mut bytes) = (Sha256::begin(), 0);
     loop {
-        let length = stdout.read(&mut buffer).expect("it is a pipe");
-        if length == 0 {
-            break;
+        match pieces.recv_timeout(Duration::from_secs(120)) {
+            Ok(piece) => {
+                sum.write_all(&piece).expect("sha256sum reads");
+                bytes += piece.len() as u64;
+                seen(bytes);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                child.kill().expect("it runs");
+                panic!("after {bytes} bytes nothing comes any more");
+            }
         }
-        sum.write_all(&buffer[..length]).expect("sha256sum reads");
-        bytes += length as u64;
-        seen(bytes);
     }
     let output = child.wait_with_output().expect("invoke ends");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -40,6 +47,20 @@ pub fn printed(bed: &Bed, mebibytes: u32, pause_ms: u32, mut seen: impl FnMut(u6
     let whole = (Some(0), u64::from(mebibytes) << 20, stated);
     assert_eq!((output.status.code(), bytes, sum.finish()), whole, "{said}");
     own.join("\n")
+}
+
+/// What comes through a pipe; few of it waits to be taken.
+fn pieces(mut pipe: ChildStdout) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = sync_channel(16);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+            if sender.send(buffer[..length].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
 }
 
 /// Writes so many MiB of noise to a file, and answers their digest.
