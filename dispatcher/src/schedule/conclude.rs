@@ -1,7 +1,7 @@
 //! Runs that are over: how they ended, whether they are tried again, and who is told.
 
 use invoke_protocol::fanout::FanOutStateName;
-use invoke_protocol::schedule::{Retry, RetryOn, TickOutcome, TickResult};
+use invoke_protocol::schedule::{Retry, RetryOn, ScheduleState, TickOutcome, TickResult};
 use invoke_protocol::state::{JobState, Started, StateName};
 use invoke_protocol::timing::AtWindowEnd;
 use jiff::{SignedDuration, Timestamp};
@@ -107,10 +107,14 @@ impl Look<'_> {
         }
     }
 
-    /// Whether another attempt would still be in the window, and the schedule is to go on at all.
+    /// Whether another attempt may start as a tick's first may: within the window, in a schedule that is at work,
+    /// and not against a calendar.
     fn may_start_again(&self, tick: &StoredTick) -> bool {
         let window = window_deadline(&self.schedule.spec, tick.instant);
-        self.schedule.deleted_at.is_none() && window.is_none_or(|deadline| self.now <= deadline)
+        self.schedule.deleted_at.is_none()
+            && self.schedule.state == ScheduleState::Active
+            && self.closed.is_none()
+            && window.is_none_or(|deadline| self.now <= deadline)
     }
 
     /// Looks after a run that goes on: after the end of its window, and when it takes long.

@@ -190,14 +190,16 @@ fn key(schedule: ScheduleId, tick: &StoredTick) -> Uuid {
         tick.instant.as_microsecond(),
         tick.attempts
     );
-    let digest = sha256(text.as_bytes());
-    let first = digest.first_chunk::<16>().copied().unwrap_or_default();
-    Uuid::new_v8(first)
+    key_of(&text)
 }
 
 /// The key of something that is made because of a tick, besides its run.
 pub(super) fn key_beside(schedule: ScheduleId, instant: Timestamp, what: &str) -> Uuid {
     let text = format!("beside {schedule} {} {what}", instant.as_microsecond());
+    key_of(&text)
+}
+
+fn key_of(text: &str) -> Uuid {
     let digest = sha256(text.as_bytes());
     let first = digest.first_chunk::<16>().copied().unwrap_or_default();
     Uuid::new_v8(first)

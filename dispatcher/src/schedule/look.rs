@@ -37,6 +37,8 @@ pub struct Look<'a> {
     pub(super) schedule: StoredSchedule,
     /// The cluster of its runs: none of many, or if it is there no more.
     pub(super) cluster: Option<StoredCluster>,
+    /// Why calendars allow nothing to start at this moment, if so.
+    pub(super) closed: Option<String>,
     /// The ticks that wait or run, the oldest first, as they will be.
     pub(super) open: Vec<StoredTick>,
     /// The jobs to cancel when all this is durable.
@@ -61,11 +63,10 @@ impl<'a> Look<'a> {
         look.conclude().await?;
         let calendars = &app.calendars;
         let calendars = calendars.of(&mut look.session, &look.schedule.spec).await?;
-        let closed = calendars.blackout(now).as_ref().map(blackout_words);
         match Plan::new(&look.schedule.spec.timing, calendars) {
             Ok(plan) => {
-                look.decide_waiting(closed.as_deref()).await?;
-                look.decide_due(&plan, closed.as_deref()).await?;
+                look.decide_waiting().await?;
+                look.decide_due(&plan).await?;
             }
             // It was checked when it was made: the rules of time zones are others now.
             Err(error) => {
@@ -110,12 +111,15 @@ impl<'a> Look<'a> {
             Some(name) => clusters::by_name(&mut session, name).await?,
             None => None,
         };
+        let calendars = app.calendars.of(&mut session, &schedule.spec).await?;
+        let closed = calendars.blackout(now).as_ref().map(blackout_words);
         Ok(Self {
             app,
             session,
             now,
             schedule,
             cluster,
+            closed,
             open,
             to_cancel: Vec::new(),
             fanouts_to_cancel: Vec::new(),
@@ -146,7 +150,7 @@ impl<'a> Look<'a> {
     /// Why the owner may not have the schedule run, if so.
     ///
     /// # Errors
-    /// [`store::Error`].
+    /// [`Refusal`] if that cannot be told.
     pub async fn owner_may_not(&mut self) -> Result<Option<String>, Refusal> {
         let owner = self.schedule.owner.clone();
         let Some(principal) = Principal::absent(&mut self.session, &owner).await? else {
@@ -232,13 +236,9 @@ impl<'a> Look<'a> {
             return Ok(Ok(tick.view(&name)));
         }
         self.conclude().await?;
-        let calendars = &self.app.calendars;
-        let calendars = calendars.of(&mut self.session, &self.schedule.spec).await?;
-        let blackout = calendars.blackout(self.now);
-        let blackout = blackout.as_ref().map(blackout_words);
         let mut tick = self.new_tick(self.now, Choice::InTime);
         (tick.by_hand, tick.request_key) = (true, Some(key));
-        let decision = self.decision(&tick, Choice::InTime, blackout);
+        let decision = self.decision(&tick, Choice::InTime, self.closed.clone());
         if let Decision::Never(entry) = decision {
             return Ok(Err(entry));
         }
@@ -251,8 +251,8 @@ impl<'a> Look<'a> {
         Ok(Ok(tick.view(&name)))
     }
 
-    /// Decides again about the ticks that wait. `closed` is why calendars allow nothing at this moment, if so.
-    async fn decide_waiting(&mut self, closed: Option<&str>) -> Result<(), store::Error> {
+    /// Decides again about the ticks that wait.
+    async fn decide_waiting(&mut self) -> Result<(), store::Error> {
         for index in 0..self.open.len() {
             let Some(mut tick) = self.open.get(index).cloned() else {
                 break;
@@ -267,7 +267,7 @@ impl<'a> Look<'a> {
                         true => Choice::CatchUp,
                         false => Choice::InTime,
                     };
-                    self.decision(&tick, choice, closed.map(str::to_owned))
+                    self.decision(&tick, choice, self.closed.clone())
                 }
             };
             self.carry_out(&mut tick, decision).await?;
@@ -303,7 +303,7 @@ impl<'a> Look<'a> {
     }
 
     /// Decides about the ticks that are due and were never decided, and says when the next one is.
-    async fn decide_due(&mut self, plan: &Plan, closed: Option<&str>) -> Result<(), store::Error> {
+    async fn decide_due(&mut self, plan: &Plan) -> Result<(), store::Error> {
         if self.schedule.deleted_at.is_some() {
             self.schedule.due_at = None;
             return Ok(());
@@ -328,7 +328,7 @@ impl<'a> Look<'a> {
             now,
         );
         for (tick, choice) in due.into_iter().zip(choices).take(AT_ONCE) {
-            self.decide_new(tick, choice, closed).await?;
+            self.decide_new(tick, choice).await?;
         }
         Ok(())
     }
@@ -340,14 +340,9 @@ impl<'a> Look<'a> {
         }
     }
 
-    async fn decide_new(
-        &mut self,
-        tick: Tick,
-        choice: Choice,
-        closed: Option<&str>,
-    ) -> Result<(), store::Error> {
+    async fn decide_new(&mut self, tick: Tick, choice: Choice) -> Result<(), store::Error> {
         let blackout = tick.blackout.as_ref().map(blackout_words);
-        let blackout = blackout.or_else(|| closed.map(str::to_owned));
+        let blackout = blackout.or_else(|| self.closed.clone());
         let mut entry = self.new_tick(tick.instant, choice);
         let decision = self.decision(&entry, choice, blackout);
         if matches!(&decision, Decision::Never(entry) if entry.cause == TickCause::ByHand) {
@@ -418,11 +413,10 @@ impl<'a> Look<'a> {
     fn decision(&self, tick: &StoredTick, choice: Choice, blackout: Option<String>) -> Decision {
         let absence = self.absence();
         let waits = tick.outcome.is_waiting();
-        let others = self
+        let mut others = self
             .open
             .iter()
             .filter(|other| (other.instant, other.revision) != (tick.instant, tick.revision));
-        let mut others = others.clone();
         let another_waits = others
             .clone()
             .any(|other| other.outcome.is_waiting() && (!waits || other.instant < tick.instant));
@@ -478,16 +472,13 @@ impl<'a> Look<'a> {
     }
 
     fn wait(&mut self, tick: &mut StoredTick, entry: Entry) {
-        if !tick.open {
-            let (window, start) = {
-                let due = self.due(tick.instant);
-                (due.window_deadline, due.start_deadline)
-            };
+        if !tick.open || tick.outcome != entry.outcome {
+            let due = self.due(tick.instant);
             // Who waits for a run has as long as that takes; who waits for a cluster, as long as a job would.
             tick.start_deadline = match entry.outcome {
-                TickOutcome::Queued => window.unwrap_or(Timestamp::MAX),
-                _ if tick.caught_up || tick.by_hand => self.run_deadline(tick),
-                _ => start,
+                TickOutcome::Queued => due.window_deadline.unwrap_or(Timestamp::MAX),
+                _ if tick.open || tick.caught_up || tick.by_hand => self.run_deadline(tick),
+                _ => due.start_deadline,
             };
         }
         (tick.open, tick.look_at) = (true, self.now);

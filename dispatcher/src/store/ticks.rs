@@ -197,8 +197,8 @@ pub async fn write(session: &mut Session, tick: &StoredTick) -> Result<(), Error
         session,
         execute,
         "UPDATE schedule_ticks SET outcome = $4, cause = $5, message = $6, decided_at = $7, lateness = $8, \
-         attempts = $9, job_id = $10, fanout_id = $11, open = $12, look_at = $13, told_long = $14, result = $15 \
-         WHERE schedule_id = $1 AND revision = $2 AND instant = $3 AND open",
+         attempts = $9, job_id = $10, fanout_id = $11, open = $12, look_at = $13, told_long = $14, result = $15, \
+         start_deadline = $16 WHERE schedule_id = $1 AND revision = $2 AND instant = $3 AND open",
         *tick.schedule.as_uuid(),
         tick.revision,
         tick.instant.as_microsecond(),
@@ -214,6 +214,7 @@ pub async fn write(session: &mut Session, tick: &StoredTick) -> Result<(), Error
         tick.look_at.as_microsecond(),
         tick.told_long,
         tick.result.map(TickResult::as_str),
+        tick.start_deadline.as_microsecond(),
     )?;
     one_row(
         "schedule_ticks",

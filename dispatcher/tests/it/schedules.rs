@@ -518,6 +518,54 @@ async fn a_failure_is_tried_again_where_that_is_safe_or_wanted() {
     assert_eq!((tick.attempts, tick.result), (1, Some(TickResult::Failed)));
 }
 
+/// An attempt is a start like the first: what must not start now does not because something failed before.
+#[tokio::test]
+async fn nothing_is_tried_again_while_nothing_may_start() {
+    let retry = json!({ "retry": { "times": 2, "on": [{ "exit": 75 }] } });
+    for reason in ["paused", "closed"] {
+        let bed = Bed::start().await;
+        bed.made(&spec(&every(3600), &retry)).await;
+        bed.round(base()).await;
+        let now = clock::now();
+        let ics = calendar(now - minutes(600), base() + minutes(600));
+        let freeze = bed.dispatcher.request(Method::PUT, "/v1/calendars/freeze");
+        let freeze = freeze
+            .json(&json!({ "kind": "closed", "ics": ics.replace("RRULE:FREQ=DAILY\r\n", "") }));
+        match reason {
+            "paused" => drop(bed.said("pause").await),
+            _ => assert_eq!(freeze.send().await.unwrap().status(), StatusCode::CREATED),
+        }
+        bed.ends(75).await;
+        bed.round(base() + minutes(1)).await;
+        let tick = bed.ticks().await.remove(0);
+        let is_over = (tick.attempts, tick.result) == (1, Some(TickResult::Failed));
+        assert!(is_over, "{reason}: {tick:?}");
+    }
+}
+
+/// A run may take for ever; a cluster that is away is waited for as long as a job would.
+#[tokio::test]
+async fn who_waited_for_a_run_does_not_wait_for_a_cluster_for_ever() {
+    let bed = Bed::start().await;
+    bed.made(&spec(&every(3600), &json!({ "overlap": "queue_one" })))
+        .await;
+    bed.round(base()).await;
+    let job = bed.job_of(&bed.ticks().await[0]).await;
+    let pod = bed.runner.start(&job).await;
+    bed.round(base() + minutes(60)).await;
+    // For the dispatcher's own scheduler too, which may look first.
+    bed.speaks_until(clock::now() - minutes(10)).await;
+    let ended = bed.runner.complete(&job, pod, &exit(0, 0)).await;
+    assert_eq!(ended.status(), StatusCode::NO_CONTENT);
+    bed.round(base() + minutes(80)).await;
+    bed.round(base() + minutes(96)).await;
+    let ledger = bed.ledger().await;
+    assert!(
+        ledger.starts_with("0m fired succeeded\n60m missed(cluster_offline)"),
+        "{ledger}"
+    );
+}
+
 #[tokio::test]
 async fn a_schedule_that_keeps_failing_pauses_itself() {
     let bed = Bed::start().await;
