@@ -5,7 +5,8 @@
 //! makes calls ([`client`]), the command's [`files`] are brought to the dispatcher ([`upload`]), a job is
 //! submitted ([`submission`]) and followed ([`follow`]) while it is sent its [`stdin`], [`interrupt`]s are
 //! caught and [`notices`] given; its [`output`] is printed, through [`terminal`] if that is one, and
-//! verified, and its [`verdict`] becomes the [`exit`] code.
+//! verified, and its [`verdict`] becomes the [`exit`] code. One command on many clusters is asked about
+//! unless it is [`read_only`], and followed by [`fanout`].
 
 use std::ffi::OsString;
 use std::process::ExitCode;

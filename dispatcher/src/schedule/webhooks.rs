@@ -231,7 +231,8 @@ impl Webhooks {
         let url = parse(&notification.url, self.private_allowed)?;
         let host = url.host_str().unwrap_or_default().to_owned();
         let addresses = self.addresses(&url, &host).await?;
-        let called = |error| Failure::Call(host.clone(), error);
+        // Its whole address may be what admits us there, and this goes to the log.
+        let called = |error: reqwest::Error| Failure::Call(host.clone(), error.without_url());
         let client = Client::builder()
             .redirect(Policy::none())
             .timeout(TIMEOUT)
