@@ -1,7 +1,7 @@
 //! Runs that are over: how they ended, whether they are tried again, and who is told.
 
 use invoke_protocol::fanout::FanOutStateName;
-use invoke_protocol::schedule::{Retry, RetryOn, ScheduleState, TickOutcome, TickResult};
+use invoke_protocol::schedule::{NotifyOn, Retry, RetryOn, ScheduleState, TickOutcome, TickResult};
 use invoke_protocol::state::{JobState, Started, StateName};
 use invoke_protocol::timing::AtWindowEnd;
 use jiff::{SignedDuration, Timestamp};
@@ -101,8 +101,8 @@ impl Look<'_> {
         let failed_before = self.schedule.failures > 0;
         self.count(end.result);
         match end.result {
-            TickResult::Failed => self.notify_failed(tick).await,
-            TickResult::Succeeded if failed_before => self.notify_recovered(tick).await,
+            TickResult::Failed => self.notify(NotifyOn::Failed, tick).await,
+            TickResult::Succeeded if failed_before => self.notify(NotifyOn::Recovered, tick).await,
             TickResult::Succeeded | TickResult::Cancelled => Ok(()),
         }
     }
@@ -134,7 +134,7 @@ impl Look<'_> {
         }
         if long_at.is_some_and(|at| at <= self.now) {
             tick.told_long = true;
-            self.notify_long_running(tick).await?;
+            self.notify(NotifyOn::LongRunning, tick).await?;
         }
         tick.look_at = self.next_look(tick, since);
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use invoke_protocol::id::{FanOutId, JobId, ScheduleId};
 use invoke_protocol::problem::ProblemCode;
 use invoke_protocol::schedule::{
-    ScheduleState, Tick as ShownTick, TickCause, TickOutcome, TickResult,
+    NotifyOn, ScheduleState, Tick as ShownTick, TickCause, TickOutcome, TickResult,
 };
 use invoke_protocol::state::Event;
 use jiff::{SignedDuration, Timestamp};
@@ -405,7 +405,7 @@ impl<'a> Look<'a> {
             tick.outcome.as_str()
         );
         match tick.outcome {
-            TickOutcome::Missed | TickOutcome::Refused => self.notify_missed(tick).await,
+            TickOutcome::Missed | TickOutcome::Refused => self.notify(NotifyOn::Missed, tick).await,
             _ => Ok(()),
         }
     }

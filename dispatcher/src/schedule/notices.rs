@@ -16,26 +16,12 @@ use crate::store::notifications::{self, NewNotification};
 use crate::store::ticks::StoredTick;
 
 impl Look<'_> {
-    pub(super) async fn notify_missed(&mut self, tick: &StoredTick) -> Result<(), store::Error> {
-        self.notify(NotifyOn::Missed, tick).await
-    }
-
-    pub(super) async fn notify_failed(&mut self, tick: &StoredTick) -> Result<(), store::Error> {
-        self.notify(NotifyOn::Failed, tick).await
-    }
-
-    pub(super) async fn notify_recovered(&mut self, tick: &StoredTick) -> Result<(), store::Error> {
-        self.notify(NotifyOn::Recovered, tick).await
-    }
-
-    pub(super) async fn notify_long_running(
+    /// Tells of an event whoever wants to know of such.
+    pub(super) async fn notify(
         &mut self,
+        event: NotifyOn,
         tick: &StoredTick,
     ) -> Result<(), store::Error> {
-        self.notify(NotifyOn::LongRunning, tick).await
-    }
-
-    async fn notify(&mut self, event: NotifyOn, tick: &StoredTick) -> Result<(), store::Error> {
         let wanted = self.schedule.spec.notify.clone().into_iter().enumerate();
         let wanted =
             wanted.filter(|(_, notify)| notify.on.is_empty() || notify.on.contains(&event));
